@@ -7,7 +7,7 @@ Times are whole microseconds since 1970-01-01 UTC: exact, comparable, and what P
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-WELL_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z"
+WELL_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND_US: Final = 1_000_000

@@ -1,9 +1,38 @@
 """One well: what it is set to, and what its readings have said so far."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
+# CONTRACT §5, in order of precedence.
+DIAGNOSES: Final = (
+    "STALL",
+    "MOTOR_OVERTEMP",
+    "OVERLOAD",
+    "VIBRATION",
+    "ELECTRICAL_FAULT",
+    "BROKEN_SHAFT",
+    "DEADHEAD",
+    "PUMP_OFF",
+    "GAS_LOCK",
+    "REVERSE_ROTATION",
+    "NO_FLOW",
+    "GAS_INTERFERENCE",
+    "SOLIDS",
+    "TUBING_LEAK",
+    "INTAKE_RESTRICTION",
+    "FLOWLINE_RESTRICTION",
+    "SCALE",
+    "PUMP_WEAR",
+    "LOW_FLOW",
+    "UNCLASSIFIED",
+    "TRIP",
+    "SENSOR_FAULT",
+    "UNIT_SUSPECT",
+    "CLOCK_FAULT",
+    "COMM_LOSS",
+)
 VibrationUnit = Literal["g", "mm/s", "in/s"]
 
 
@@ -31,5 +60,5 @@ class WellSettings:
     """Least and greatest flow at base frequency."""
     enabled_rules: tuple[str, ...] | None = None
     """None: every rule."""
-    units: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Channel -> the unit in which this well's RTU sends it."""

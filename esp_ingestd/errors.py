@@ -1,0 +1,38 @@
+"""The few exceptions that cross a module's border. Each text says what was attempted, with what, and what to do."""
+
+from collections.abc import Sequence
+
+
+class ConfigurationError(Exception):
+    """The configuration is wrong; the program ends with status 78 (EX_CONFIG) and one line a fault.
+
+    Attributes:
+        faults: one plain line each: the key with its place, its value, what is allowed.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of the other side, named as operators name it
+    """The other side cannot take this now; the same call may succeed later.
+
+    Attributes:
+        kind: a short word for metrics (`connection`, `timeout`, `read_only`, `disk_full`, ...).
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class SchemaOutdated(Unavailable):
+    """The schema is missing or older than this program: `esp-ingestd migrate` mends it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="schema")
+
+
+class Refused(Exception):  # noqa: N818 - a verdict of the database on one batch
+    """The database refuses something in this batch for good; sending the batch again cannot help."""
