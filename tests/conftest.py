@@ -1,0 +1,113 @@
+"""What every test can ask for: real brokers and real databases.
+
+`database` and `empty_database` make a test run once for every edition that the machine offers; `broker` is one
+for the whole session, so topics and client ids must be the test's own; `own_broker` and `own_database` start
+services that one test alone may configure, pause, kill and start again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from services import EDITIONS, BrokerAddress, FreshDatabase, Services, edition_settings
+
+from esp_ingestd import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from esp_ingestd.embedded import Edition
+
+FOUND = pytest.StashKey[Services]()
+
+
+class OwnBroker(Protocol):
+    """Starts a Mosquitto for this test alone; see `embedded.Broker`. ``lines=()`` is a stock one."""
+
+    def __call__(
+        self, *, lines: Sequence[str] = embedded.RAISED_LIMITS, users: Mapping[str, str] | None = None
+    ) -> embedded.Broker: ...
+
+
+class OwnDatabase(Protocol):
+    """Starts a server for this test alone, durable as in production; None is the best edition."""
+
+    def __call__(
+        self, edition: Edition | None = None, *, settings: Mapping[str, str] | None = None
+    ) -> embedded.Database: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    services = config.stash[FOUND] = Services.find()
+    config.add_cleanup(services.close)
+    if missing := services.missing():
+        raise pytest.UsageError("ESP_TEST_REQUIRE: " + "; ".join(missing))
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return config.stash[FOUND].describe()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "edition" in metafunc.fixturenames:
+        offered = [edition for edition in EDITIONS if edition in metafunc.config.stash[FOUND].databases]
+        metafunc.parametrize("edition", offered or [pytest.param(None, marks=pytest.mark.skip("no PostgreSQL here"))])
+
+
+@pytest.fixture(scope="session")
+def services(pytestconfig: pytest.Config) -> Services:
+    return pytestconfig.stash[FOUND]
+
+
+@pytest.fixture
+async def empty_database(services: Services, edition: Edition) -> AsyncIterator[FreshDatabase]:
+    """A database as `CREATE DATABASE` leaves it: not even the extension is there."""
+    async with services.fresh_database(edition) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def database(services: Services, edition: Edition) -> AsyncIterator[FreshDatabase]:
+    """A database in which the edition's extension exists."""
+    async with services.fresh_database(edition, template=await services.template(edition)) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def broker(services: Services) -> BrokerAddress:
+    """A broker with raised limits that all tests share."""
+    if not services.brokers:
+        pytest.skip(services.why_not("mosquitto"))
+    return services.broker()
+
+
+@pytest.fixture
+def own_broker(services: Services) -> Iterator[OwnBroker]:
+    if embedded.find_mosquitto() is None:
+        pytest.skip(services.why_not("mosquitto"))
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            *, lines: Sequence[str] = embedded.RAISED_LIMITS, users: Mapping[str, str] | None = None
+        ) -> embedded.Broker:
+            return stack.enter_context(embedded.Broker(services.new_folder(), lines=lines, users=users))
+
+        yield start
+
+
+@pytest.fixture
+def own_database(services: Services) -> Iterator[OwnDatabase]:
+    with contextlib.ExitStack() as stack:
+
+        def start(edition: Edition | None = None, *, settings: Mapping[str, str] | None = None) -> embedded.Database:
+            offers = [offer for offer in services.databases.values() if offer.installation is not None]
+            offer = next((each for each in reversed(offers) if edition in {None, each.edition}), None)
+            if offer is None or offer.installation is None:
+                pytest.skip(f"no {edition or 'PostgreSQL'} on the machine that a test could kill")
+            chosen = edition_settings(offer.installation, offer.edition) | dict(settings or {})
+            server = embedded.Database(services.new_folder(), installation=offer.installation, settings=chosen)
+            return stack.enter_context(server)
+
+        yield start
