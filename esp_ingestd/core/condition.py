@@ -1,0 +1,158 @@
+"""Conditions: small expressions on features, as an engineer writes them, compiled to Python once.
+
+A condition compares features and numbers with `<  <=  >  >=`, computes with `+ - * /`, `min(...)`, `max(...)`, and
+joins with `and`, `or`, `not`. Its logic has three values: a feature that is not known is NaN, which makes a
+comparison neither true nor false. `met` is the condition as written, `not_met` its negation pushed down to the
+comparisons; with NaN both are false: not assessable.
+"""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES
+
+Predicate = Callable[[Sequence[float]], bool]
+MetBits = Callable[[int, Sequence[float]], int]
+
+_MIRROR: Final = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<"}
+_SIGN: Final = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_TURNED: Final = {ast.Lt: ">", ast.LtE: ">=", ast.Gt: "<", ast.GtE: "<="}
+_ARITHMETIC: Final = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+
+
+class ConditionError(ValueError):
+    """A condition that cannot be compiled; the text says why."""
+
+
+class Condition:
+    """One condition of the file, parsed; `met` and `not_met` are Python expressions over feature names.
+
+    Raises:
+        ConditionError: naming what is not understood.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._root = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ConditionError(f"{text!r} is no condition") from error
+        self.features = tuple(dict.fromkeys(self._names(self._root)))
+        self.met = self._logic(self._root, want=True, deadband={})
+        self.not_met = self.cleared({})
+
+    def cleared(self, deadband: Mapping[str, float]) -> str:
+        """The expression that is true when the condition is not met even with its limits moved by `deadband`."""
+        return self._logic(self._root, want=False, deadband=deadband)
+
+    def limits(self) -> tuple[list[tuple[str, str, float]], bool]:
+        """The plain limits that must all hold, each (feature, sign, number), and whether they are all it asks."""
+        parts = _parts(self._root)
+        limits: list[tuple[str, str, float]] = []
+        pairs = 0
+        for part in parts:
+            left = part.left
+            for sign, right in zip(part.ops, part.comparators, strict=True):
+                pairs += 1
+                if isinstance(left, ast.Name) and isinstance(right, ast.Constant):
+                    limits.append((left.id, _SIGN[type(sign)], _float(right)))
+                elif isinstance(left, ast.Constant) and isinstance(right, ast.Name):
+                    limits.append((right.id, _TURNED[type(sign)], _float(left)))
+                left = right
+        return limits, 0 < pairs == len(limits)
+
+    def _logic(self, node: ast.expr, *, want: bool, deadband: Mapping[str, float]) -> str:
+        if isinstance(node, ast.BoolOp):
+            word = "and" if isinstance(node.op, ast.And) is want else "or"
+            return "(" + f" {word} ".join(self._logic(v, want=want, deadband=deadband) for v in node.values) + ")"
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return self._logic(node.operand, want=not want, deadband=deadband)
+        if isinstance(node, ast.Compare):
+            return self._comparison(node, want=want, deadband=deadband)
+        raise ConditionError(f"{self.text!r}: {ast.unparse(node)!r} compares nothing")
+
+    def _comparison(self, node: ast.Compare, *, want: bool, deadband: Mapping[str, float]) -> str:
+        parts = []
+        left = node.left
+        for sign, right in zip(node.ops, node.comparators, strict=True):
+            if type(sign) not in _SIGN:
+                raise ConditionError(f"{self.text!r}: only < <= > >= compare")
+            lhs, rhs = self._number(left), self._number(right)
+            moved = 0.0 if want else max((deadband.get(n, 0.0) for n in self._names(left, right)), default=0.0)
+            text = _SIGN[type(sign)] if want else _MIRROR[type(sign)]
+            shift = "" if not moved else f" + {moved!r}" if text[0] == ">" else f" - {moved!r}"
+            parts.append(f"{lhs} {text} {rhs}{shift}")
+            left = right
+        return "(" + (" and " if want else " or ").join(parts) + ")"
+
+    def _number(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name):
+            if node.id not in FEATURE_INDEX:
+                raise ConditionError(f"{self.text!r}: unknown feature {node.id!r}")
+            return node.id
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return repr(_float(node))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return f"-{self._number(node.operand)}"
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            if isinstance(node.op, ast.Div) and not (isinstance(node.right, ast.Constant) and node.right.value):
+                raise ConditionError(f"{self.text!r}: divide by a number other than 0 only")
+            return f"({self._number(node.left)} {_ARITHMETIC[type(node.op)]} {self._number(node.right)})"
+        return self._call(node)
+
+    def _call(self, node: ast.expr) -> str:
+        names = {"min", "max"}
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names):
+            raise ConditionError(f"{self.text!r}: {ast.unparse(node)!r} is not understood")
+        if len(node.args) > 1 and not node.keywords:
+            # Python's own min and max drop a NaN or not by its place; a sum carries it through.
+            arguments = [self._number(argument) for argument in node.args]
+            known = "".join(f" + 0.0 * {name}" for name in dict.fromkeys(self._names(*node.args)))
+            return f"({node.func.id}({', '.join(arguments)}){known})"
+        raise ConditionError(f"{self.text!r}: {node.func.id}() needs two values or more")
+
+    @staticmethod
+    def _names(*nodes: ast.expr) -> list[str]:
+        return [
+            part.id
+            for node in nodes
+            for part in ast.walk(node)
+            if isinstance(part, ast.Name) and part.id not in {"min", "max"}
+        ]
+
+
+def _float(node: ast.Constant) -> float:
+    value = node.value
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _parts(node: ast.expr) -> list[ast.Compare]:
+    """The comparisons that must all hold for `node`; none of them if it is anything but a conjunction."""
+    values = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else [node]
+    parts = [value for value in values if isinstance(value, ast.Compare)]
+    return parts if len(parts) == len(values) else []
+
+
+def _function(parameters: str, body: str) -> Callable[..., Any]:
+    """Compile a function from conditions that were parsed, checked and written anew by Condition."""
+    scope: dict[str, Any] = {"__builtins__": {"min": min, "max": max}}
+    exec(f"def compiled({parameters}):\n{body}", scope)  # noqa: S102  (source is made of checked parts only)
+    function: Callable[..., Any] = scope["compiled"]
+    return function
+
+
+def predicate(expression: str, features: Sequence[str]) -> Predicate:
+    """A function of a well's features that reads only those that `expression` names."""
+    reads = "".join(f"  {name} = F[{FEATURE_INDEX[name]}]\n" for name in features)
+    return _function("F", f"{reads}  return {expression}")
+
+
+def met_bits(questions: Sequence[tuple[int, int, str]], count: int) -> MetBits:
+    """One function for many questions: (bit, states, expression) each; `count` features are unpacked at once."""
+    names = ", ".join(feature.name for feature in FEATURES[:count])
+    lines = [f"  {names}, *_ = F", "  met = 0"]
+    for states in dict.fromkeys(states for _, states, _ in questions):
+        lines.append(f"  if S & {states}:")
+        lines += [f"    if {text}: met |= {bit}" for bit, of, text in questions if of == states]
+    return _function("S, F", "\n".join([*lines, "  return met"]))

@@ -1,0 +1,220 @@
+"""Protection by absolute limits: delays, deadbands, operating state, and what must stay silent."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.tree import Tree
+from esp_ingestd.core.well import WellSettings
+
+TREE = Tree.parse((Path(__file__).parents[2] / "config" / "decision_tree.toml").read_text())
+SETTINGS = WellSettings(nameplate_current_a=100.0, trip_temperature_c=150.0, settle_s=600, transient_hold_s=60)
+START_US = 1_760_000_000 * SECOND_US
+HEALTHY = {
+    "flow_rate": 2000.0,
+    "pip": 900.0,
+    "motor_current": 70.0,
+    "motor_temp": 110.0,
+    "vibration": 0.2,
+    "vsd_frequency": 60.0,
+    "discharge_pressure": 3200.0,
+    "current_unbalance": 1.0,
+    "voltage_unbalance": 0.5,
+    "insulation_resistance": 500.0,
+}
+STANDING = HEALTHY | {"flow_rate": 0.0, "motor_current": 0.0, "vsd_frequency": 0.0}
+
+
+def reading(at_s: float, well_id: str = "W", **channels: float | None) -> Reading:
+    at_us = START_US + int(at_s * SECOND_US)
+    return Reading(well_id, at_us, received_us=at_us, **{**HEALTHY, **channels})  # type: ignore[arg-type]
+
+
+class Run:
+    """One well, read every `step_s`; `then` goes on for a while with some channels changed."""
+
+    def __init__(self, settings: WellSettings = SETTINGS, step_s: float = 10) -> None:
+        self.diagnostician = Diagnostician(TREE, lambda _: settings)
+        self.step_s = step_s
+        self.at_s = 0.0
+        self.events: list[AlarmEvent] = []
+
+    def then(self, for_s: float, **channels: float | None) -> list[AlarmEvent]:
+        found: list[AlarmEvent] = []
+        until_s = self.at_s + for_s
+        while self.at_s < until_s:
+            found += self.diagnostician.observe(reading(self.at_s, **channels))  # type: ignore[arg-type]
+            self.at_s += self.step_s
+        self.events += found
+        return found
+
+
+def told(events: Iterable[AlarmEvent]) -> list[str]:
+    return [f"{e.transition} {e.diagnosis} {e.severity}" + (f" {e.reason}" if e.reason else "") for e in events]
+
+
+@pytest.fixture
+def run() -> Run:
+    settled = Run()
+    assert not settled.then(3600)
+    return settled
+
+
+def test_overload_is_raised_after_its_delay_escalates_and_clears_behind_its_deadband(run: Run) -> None:
+    assert not run.then(60, motor_current=120)
+    assert told(run.then(10, motor_current=120)) == ["raised OVERLOAD high"]
+    assert told(run.then(60, motor_current=130)) == ["escalated OVERLOAD critical"]
+    assert not run.then(3600, motor_current=112)
+    assert not run.then(300, motor_current=105)
+    assert told(run.then(20, motor_current=105)) == ["cleared OVERLOAD critical returned"]
+
+
+def test_one_noisy_sample_raises_nothing(run: Run) -> None:
+    for channels in ({"motor_current": 900.0}, {"motor_temp": 240.0}, {"current_unbalance": 60.0}):
+        assert not run.then(10, **channels)
+        assert not run.then(600)
+
+
+def test_motor_overtemp_waits_for_its_reset(run: Run) -> None:
+    assert told(run.then(80, motor_temp=146)) == ["raised MOTOR_OVERTEMP critical"]
+    assert not run.then(7200)
+    assert run.diagnostician.standing()["critical"] == 1
+
+
+def test_stall_at_the_start(run: Run) -> None:
+    run.then(600, **STANDING)
+    assert told(run.then(30, motor_current=300, flow_rate=0)) == ["raised STALL critical"]
+
+
+def test_stall_seen_once_without_flow_when_readings_are_rare() -> None:
+    run = Run(step_s=1200)
+    run.then(12_000)
+    assert told(run.then(1200, motor_current=300, flow_rate=0)) == ["raised STALL critical"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "severity"),
+    [
+        ({"current_unbalance": 6.0}, "high"),
+        ({"current_unbalance": 12.0}, "critical"),
+        ({"voltage_unbalance": 6.0}, "critical"),
+        ({"insulation_resistance": 0.5}, "high"),
+        ({"motor_current": 1.0}, "high"),
+        ({"vsd_frequency": 0.0}, "high"),
+    ],
+)
+def test_electrical_fault(run: Run, channels: dict[str, float], severity: str) -> None:
+    assert told(run.then(90, **channels)) == [f"raised ELECTRICAL_FAULT {severity}"]
+    assert told(run.then(660)) == [f"cleared ELECTRICAL_FAULT {severity} returned"]
+
+
+def test_a_stop_clears_as_well_off_and_a_standing_pump_raises_nothing(run: Run) -> None:
+    run.then(90, motor_current=120)
+    assert told(run.then(30, **STANDING)) == ["cleared OVERLOAD high well_off"]
+    assert not run.then(86_400, **STANDING)
+
+
+def test_one_sample_of_zeros_is_no_stop(run: Run) -> None:
+    run.then(90, motor_current=120)
+    assert not run.then(10, **STANDING)
+    assert not run.then(60, motor_current=120)
+
+
+def test_a_missing_channel_neither_raises_nor_clears(run: Run) -> None:
+    run.then(90, motor_current=120)
+    assert not run.then(86_400, motor_current=None)
+    assert told(run.then(320)) == ["cleared OVERLOAD high returned"]
+
+
+def test_a_value_seen_once_and_then_no_more_raises_nothing(run: Run) -> None:
+    assert not run.then(10, current_unbalance=60)
+    assert not run.then(1800, current_unbalance=None)
+
+
+def test_a_bad_channel_is_not_read(run: Run) -> None:
+    for _ in range(200):
+        run.at_s += 10
+        bad = reading(run.at_s, motor_temp=900.0)._replace(bad_channels=("motor_temp",))
+        assert not run.diagnostician.observe(bad)
+
+
+def test_late_readings_are_not_read(run: Run) -> None:
+    late = [reading(s, motor_current=300, flow_rate=0) for s in range(0, 3600, 10)]
+    assert not [event for r in late for event in run.diagnostician.observe(r)]
+    assert not run.then(600)
+
+
+def test_a_clock_that_runs_ahead_is_set_to_the_time_of_arrival(run: Run) -> None:
+    ahead = reading(run.at_s)
+    run.diagnostician.observe(ahead._replace(timestamp_us=ahead.timestamp_us + 80_000 * SECOND_US))
+    run.at_s += 10
+    assert told(run.then(80, motor_current=120)) == ["raised OVERLOAD high"]
+
+
+def test_an_on_delay_begins_anew_after_a_gap(run: Run) -> None:
+    run.then(30, motor_current=120)
+    run.at_s += 7200
+    assert not run.then(60, motor_current=120)
+
+
+def test_what_comes_three_times_in_a_day_is_one_standing_alarm(run: Run) -> None:
+    for _ in range(5):
+        run.then(90, motor_current=120)
+        run.then(600)
+    assert told(run.events) == [
+        "raised OVERLOAD high",
+        "cleared OVERLOAD high returned",
+        "raised OVERLOAD high",
+        "cleared OVERLOAD high returned",
+        "raised OVERLOAD high",
+    ]
+    assert (run.events[-1].recurring, run.events[-1].count) == (True, 3)
+    (cleared,) = run.then(90_000)
+    assert (cleared.transition, cleared.count) == ("cleared", 5)
+
+
+def test_twice_the_same_readings_give_the_same_ids() -> None:
+    runs = [Run(), Run()]
+    for run in runs:
+        run.then(3600)
+        run.then(90, motor_current=120)
+        run.then(600)
+    first, second = ([(e.event_id, e.alarm_id) for e in run.events] for run in runs)
+    assert first == second
+    assert len(set(first)) == 2
+
+
+def test_wells_do_not_mix() -> None:
+    diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
+    found = [
+        event
+        for second in range(0, 4000, 10)
+        for well, amperes in (("A", 70.0), ("B", 130.0))
+        for event in diagnostician.observe(reading(second, well, motor_current=amperes))
+    ]
+    assert {event.well_id for event in found} == {"B"}
+    assert len(diagnostician) == 2
+
+
+def test_the_event_says_what_was_seen_and_asked(run: Run) -> None:
+    (event,) = run.then(80, motor_current=120, current_unbalance=None)
+    assert event.evidence == {"load": 1.2}
+    assert event.message == "The motor draws 1.20 times its nameplate current."
+    assert event.path[0] == "What does the pump do? running"
+    assert event.path[-1].endswith("more than its nameplate allows? yes")
+    assert any(step.endswith("a quarter more than its nameplate allows? no") for step in event.path)
+    assert event.telemetry_snapshot["motor_current"] == 120.0
+    payload = event.payload()
+    assert payload["timestamp"] == payload["raised_at"]
+    assert payload["priority"] == 3
+    assert all(isinstance(value, (str, int, float, bool)) for value in event.state_payload().values())
+
+
+def test_without_a_nameplate_its_rules_are_off() -> None:
+    run = Run(WellSettings(settle_s=600))
+    run.then(3600)
+    assert not run.then(600, motor_current=900, motor_temp=240)

@@ -1,0 +1,187 @@
+"""The decision tree is refused whole with all its faults, and answers in three values."""
+
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esp_ingestd.core.condition import Condition, ConditionError, predicate
+from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, NAN
+from esp_ingestd.core.tree import Tree, TreeError
+from esp_ingestd.core.well import WellSettings
+
+TEXT = (Path(__file__).parents[2] / "config" / "decision_tree.toml").read_text()
+
+
+def features(**known: float) -> list[float]:
+    return [known.get(feature.name, NAN) for feature in FEATURES]
+
+
+def shipped() -> dict[str, Any]:
+    return copy.deepcopy(tomllib.loads(TEXT))
+
+
+def faults(source: dict[str, Any] | str) -> str:
+    with pytest.raises(TreeError) as refused:
+        Tree.parse(source)
+    return "\n".join(refused.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "answer"),
+    [
+        ("load > 1", {"load": 1.1}, (True, False)),
+        ("load > 1", {"load": 1.0}, (False, True)),
+        ("load > 1", {}, (False, False)),
+        ("0.9 <= load < 1.1", {"load": 1.0}, (True, False)),
+        ("0.9 <= load < 1.1", {"load": 1.1}, (False, True)),
+        ("load > 1 or motor_temp > 100", {"load": 2}, (True, False)),
+        ("load > 1 or motor_temp > 100", {"load": 0}, (False, False)),
+        ("load > 1 and motor_temp > 100", {"load": 0}, (False, True)),
+        ("not (load > 1 and motor_temp > 100)", {"load": 0}, (True, False)),
+        ("motor_temp > max(100, 2 * flow_rate)", {"motor_temp": 110, "flow_rate": 40}, (True, False)),
+        ("motor_temp > max(100, 2 * flow_rate)", {"motor_temp": 110}, (False, False)),
+        ("motor_temp - 1 > -flow_rate / 2", {"motor_temp": 0, "flow_rate": 4}, (True, False)),
+    ],
+)
+def test_logic_has_three_values(text: str, known: dict[str, float], answer: tuple[bool, bool]) -> None:
+    condition = Condition(text)
+    met, not_met = (predicate(text, condition.features) for text in (condition.met, condition.not_met))
+    assert (met(features(**known)), not_met(features(**known))) == answer
+
+
+@pytest.mark.parametrize("value", [1.0, 0.96, 0.95])
+def test_return_needs_the_deadband(value: float) -> None:
+    condition = Condition("load > 1")
+    cleared = predicate(condition.cleared({"load": 0.05}), condition.features)(features(load=value))
+    assert cleared == (value == 0.95)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "load >",
+        "load",
+        "load == 1",
+        "lod > 1",
+        "load > 'x'",
+        "load > True",
+        "abs(load) > 1",
+        "max(load) > 1",
+        "load > flow_rate / 0",
+        "load > flow_rate ** 2",
+        "__import__('os') > 1",
+        "load > 1 if load else 2",
+        "(" * 500 + "load > 1" + ")" * 500,
+    ],
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(ConditionError):
+        Condition(text)
+
+
+def test_the_shipped_tree_is_sound() -> None:
+    tree = Tree.parse(TEXT)
+    assert [question.index for question in tree.questions] == list(range(len(tree.questions)))
+    assert all(diagnosis.questions for diagnosis in tree.diagnoses)
+
+
+def test_version_follows_content_alone() -> None:
+    changed = shipped()
+    changed["diagnosis"][0]["question"][0]["on_delay_s"] = 6
+    assert Tree.parse(TEXT).version == Tree.parse(shipped()).version != Tree.parse(changed).version
+
+
+def test_every_fault_is_named_with_its_place() -> None:
+    source = shipped()
+    source["colour"] = 1
+    source["deadband"]["lod"] = 1
+    stall, overtemp = source["diagnosis"][:2]
+    del stall["actions"]
+    stall["latched"] = "yes"
+    stall["question"][0] |= {"when": ["lod > 1"], "states": ["asleep"], "on_delay_s": -1, "severity": "bad"}
+    overtemp["message"] = " "
+    overtemp["question"] = []
+    said = faults(source)
+    for part in (
+        "decision tree: unknown key 'colour'",
+        "deadband: unknown feature 'lod'",
+        'diagnosis "STALL": actions is missing',
+        'diagnosis "STALL": latched',
+        'diagnosis "STALL", question 1, when:',
+        'diagnosis "STALL", question 1: on_delay_s',
+        'diagnosis "STALL", question 1: severity',
+        "unknown asleep",
+        'diagnosis "MOTOR_OVERTEMP": message is missing',
+        'diagnosis "MOTOR_OVERTEMP": has no',
+    ):
+        assert part in said
+
+
+def test_other_shapes_are_refused() -> None:
+    assert "not TOML" in faults("[[")
+    assert "must be an array of tables" in faults({"diagnosis": 3, "deadband": 4, "group": []})
+    source = shipped()
+    source["diagnosis"].append(source["diagnosis"][0])
+    source["group"][0] |= {"exclusive": 1, "yields_to": ["x"]}
+    source["diagnosis"][1]["actions"] = "stop"
+    said = faults(source)
+    for part in ("stands more than once", "exclusive = 1", "yields_to names 'x'", "array of texts"):
+        assert part in said
+
+
+def question(when: list[str], severity: str = "high") -> dict[str, Any]:
+    return {"ask": "?", "when": when, "severity": severity}
+
+
+def competing(first: list[str], second: list[str], severity: str = "high") -> dict[str, Any]:
+    source = shipped()
+    texts = {key: source["diagnosis"][0][key] for key in ("message", "actions", "resolution_time", "category")}
+    source["group"] = [{"name": g["name"], "ask": g["ask"], "exclusive": True} for g in source["group"]]
+    source["diagnosis"] = [
+        {"name": "DEADHEAD", "group": "production", "question": [question(first, severity)], **texts},
+        {"name": "PUMP_OFF", "group": "production", "question": [question(second)], **texts},
+    ]
+    return source
+
+
+def test_a_question_that_an_earlier_one_always_hides_is_refused() -> None:
+    assert "unreachable" in faults(competing(["load > 1"], ["load > 1.5", "motor_temp > 3"]))
+    assert "unreachable" in faults(competing(["load > flow_rate"], ["load > flow_rate"]))
+    assert "unreachable" in faults(competing(["2 > load"], ["0 < load < 1"]))
+
+
+def test_a_question_that_nothing_meets_is_refused() -> None:
+    assert "unreachable" in faults(competing(["load > 1"], ["load > 2", "load < 1"]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "severity"),
+    [
+        (["load > 2"], ["load > 1.5"], "high"),
+        (["load > 1"], ["load > 1.5"], "medium"),
+        (["load > 1 or motor_temp > 3"], ["load > 1.5"], "high"),
+        (["load > flow_rate"], ["load > 1.5"], "high"),
+    ],
+)
+def test_a_question_that_can_be_reached_is_not_refused(first: list[str], second: list[str], severity: str) -> None:
+    assert Tree.parse(competing(first, second, severity))
+
+
+def test_a_well_does_without_what_it_was_not_given() -> None:
+    tree = Tree.parse(TEXT)
+    off = tree.off_for(WellSettings())
+    assert off["OVERLOAD"] == "not given: nameplate_current_a"
+    assert off["MOTOR_OVERTEMP"] == "not given: trip_temperature_c"
+    assert "ELECTRICAL_FAULT" not in off
+    only = WellSettings(enabled_rules=("STALL",), nameplate_current_a=50)
+    assert "STALL" not in tree.off_for(only)
+    assert tree.off_for(only)["OVERLOAD"] == "not in enabled_rules"
+
+
+def test_features_of_the_instant_come_first() -> None:
+    instants = [feature.instant for feature in FEATURES]
+    assert instants == sorted(instants, reverse=True)
+    assert len(FEATURE_INDEX) == len(FEATURES)
