@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -46,6 +47,26 @@ PORTS: Final = range(20_000, 32_000)
 # Mosquitto's own limits (20 in flight, 1 000 queued, the rest dropped) suit neither a fast daemon nor one that
 # was away.
 RAISED_LIMITS: Final = ("max_inflight_messages 65535", "max_queued_messages 1000000", "set_tcp_nodelay true")
+
+# The broker in the wheel keeps a log for each topic filter and forgets its oldest segments: at most 64 MiB a filter.
+_RUMQTTD: Final = """\
+id = 0
+[router]
+id = 0
+max_connections = 1000
+max_outgoing_packet_count = 200
+max_segment_size = 8388608
+max_segment_count = 8
+[v5.1]
+name = "loopback"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 2097152
+max_inflight_count = 1000
+dynamic_filters = true
+"""
 
 
 class StartError(Exception):
@@ -190,9 +211,12 @@ class Broker(Service):
         lines: Lines of mosquitto.conf, for what differs from Mosquitto's own defaults; () is a stock broker.
             A line replaces the one of the same key that is written here (listener, persistence, logging).
         users: Passwords by user name; None lets anyone in.
+        from_wheel: Whether to run the wheel's broker, iotcore, rather than Mosquitto; None does where there is no
+            Mosquitto. It speaks MQTT 5 alone, holds 100 deliveries in flight, forgets everything when it stops, and
+            takes neither lines nor users (docs/adr/0002-embedded-services.md).
 
     Raises:
-        StartError: On `start`, where there is no Mosquitto and the wheel's broker cannot do what is asked.
+        StartError: There is neither Mosquitto nor the wheel, or the wheel's broker cannot do what is asked.
     """
 
     def __init__(
@@ -202,10 +226,21 @@ class Broker(Service):
         *,
         lines: Sequence[str] = RAISED_LIMITS,
         users: Mapping[str, str] | None = None,
+        from_wheel: bool | None = None,
     ) -> None:
         super().__init__(folder, port)
         self.lines = tuple(lines)
         self.users = users
+        self._mosquitto = None if from_wheel else find_mosquitto()
+        if self._mosquitto is None and (from_wheel is False or _wheel("iotcore") is None):
+            raise StartError("no MQTT broker here: install the package mosquitto, or `pip install 'esp-ingestd[demo]'`")
+        if self._mosquitto is None and (self.lines != RAISED_LIMITS or users is not None):
+            raise StartError("only Mosquitto can be configured: install the package mosquitto")
+
+    @property
+    def source(self) -> str:
+        """Which broker it is, for people."""
+        return f"Mosquitto, {self._mosquitto}" if self._mosquitto else "iotcore, from its wheel: MQTT 5 alone"
 
     @property
     def url(self) -> str:
@@ -214,14 +249,16 @@ class Broker(Service):
         return f"{'mqtts' if secure else 'mqtt'}://{self.host}:{self.port}"
 
     def _prepare(self) -> list[str]:
-        mosquitto = find_mosquitto()
-        if mosquitto is None:
-            raise StartError("no MQTT broker here: install the package mosquitto")
+        if self._mosquitto is None:
+            configuration = self.folder / "rumqttd.toml"
+            configuration.write_text(_RUMQTTD.format(host=self.host, port=self.port))
+            program = "import sys, iotcore; iotcore.Broker(config_path=sys.argv[1]).run_forever()"
+            return [sys.executable, "-I", "-c", program, str(configuration)]
         configuration = self.folder / "mosquitto.conf"
-        configuration.write_text("".join(f"{line}\n" for line in self._configuration()))
-        return [str(mosquitto), "-c", str(configuration)]
+        configuration.write_text("".join(f"{line}\n" for line in self._mosquitto_conf()))
+        return [str(self._mosquitto), "-c", str(configuration)]
 
-    def _configuration(self) -> Iterator[str]:
+    def _mosquitto_conf(self) -> Iterator[str]:
         given = {line.split()[0] for line in self.lines}
         own = {
             "listener": f"{self.port} {self.host}",
@@ -265,6 +302,11 @@ class Database(Service):
         super().__init__(folder, port)
         self.installation = installation or best_installation()
         self.settings = dict(settings or {})
+
+    @property
+    def source(self) -> str:
+        """Which PostgreSQL it is, for people."""
+        return f"PostgreSQL {self.installation.version}, {self.installation.folder}"
 
     @property
     def edition_hint(self) -> Edition:
@@ -452,7 +494,8 @@ def _confined(command: list[str], at_our_end: signal.Signals, folder: Path) -> l
     options = [f"--pdeathsig={at_our_end.name.removeprefix('SIG')}"]
     if user := _service_user():
         options += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        if not all(map(_is_open_to_all, (folder, Path(command[0]).resolve()))):
+        program = Path(command[0])
+        if not all(map(_is_open_to_all, (folder, program, program.resolve()))):
             # In root's home, say: another user would not get at the folder or the program.
             options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     return [setpriv, *options, "--", *command]

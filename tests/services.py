@@ -4,8 +4,8 @@ In this order, the first that has it: ``ESP_TEST_DATABASE_DSN`` and ``ESP_TEST_M
 Docker daemon answers; the machine's own programs (those in ``ESP_TEST_PG_BINDIR`` first); the wheels of the extra
 ``demo``.
 
-A group is an edition of the database (``postgresql``, ``timescaledb-apache``, ``timescaledb-community``) or a
-broker (``mosquitto``). ``ESP_TEST_REQUIRE`` names groups, separated by commas, without which nothing is run.
+A group is an edition of the database (``postgresql``, ``timescaledb-apache``, ``timescaledb-community``) or a broker
+(``mosquitto``, ``iotcore``). ``ESP_TEST_REQUIRE`` names groups, separated by commas, without which nothing is run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import secrets
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, get_args
 from urllib.parse import urlsplit
@@ -156,6 +157,8 @@ class Services:
         """Why a group is not to be had."""
         if group == "timescaledb-community":
             return "not here: no timescaledb-tsl library on the machine and no Docker image"
+        if group == "iotcore":
+            return "not here: its wheel, of the extra demo, is not installed"
         if group.startswith("timescaledb"):
             return "not here: no TimescaleDB library (make test, as root, builds it) and no Docker image"
         return "not here: neither a program on the machine, a Docker image, nor a wheel"
@@ -240,7 +243,10 @@ def broker_offers() -> Iterator[BrokerOffer]:
     if url := os.environ.get("ESP_TEST_MQTT_URL"):
         yield BrokerOffer("mosquitto", "ESP_TEST_MQTT_URL", lambda _: contextlib.nullcontext(RemoteBroker(url)))
     if found := embedded.find_mosquitto():
-        yield BrokerOffer("mosquitto", str(found), embedded.Broker)
+        yield BrokerOffer("mosquitto", str(found), partial(embedded.Broker, from_wheel=False))
+    with contextlib.suppress(embedded.StartError):
+        wheel = partial(embedded.Broker, from_wheel=True)
+        yield BrokerOffer("iotcore", wheel(Path()).source, wheel)
 
 
 async def execute(dsn: str, statement: str) -> None:

@@ -1,0 +1,64 @@
+# Everything sets itself up: a Python 3.11 or newer and make are all that a fresh machine needs.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+ARGS ?=
+# The least branch coverage of esp_ingestd/core, in percent, that `make check` accepts.
+CORE_COVERAGE ?= 0
+
+python := .venv/bin/python
+pip := $(python) -m pip --disable-pip-version-check -qq
+
+.PHONY: help
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo; echo 'ARGS are handed on: make test ARGS="-k spool"; make demo ARGS="--wells 50 --duration 60"'
+
+.PHONY: demo
+demo: .venv/demo ## broker, database, simulated wells, the daemon and a live view, all in ./esp-demo
+	@.venv/bin/esp-ingestd demo $(ARGS)
+
+.PHONY: test
+test: .venv/dev ## the whole suite, against a real broker and real databases
+	@.ci/services
+	@$(python) -m pytest $(COVERAGE) $(ARGS)
+
+.PHONY: check
+check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+	$(python) -m mypy tests
+	.venv/bin/lint-imports
+	.ci/wheel
+	@$(MAKE) --no-print-directory test COVERAGE='--cov --cov-report=term:skip-covered'
+	@$(python) -m coverage report --include='esp_ingestd/core/*' --fail-under=$(CORE_COVERAGE) --format=total >/dev/null \
+		|| { echo 'esp_ingestd/core: less than $(CORE_COVERAGE) % of its branches covered'; exit 1; }
+
+.PHONY: format
+format: .venv/dev ## format the code and repair what ruff can
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+# In this order: what dev.txt chose holds for the others.
+compile := $(python) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: .venv/dev ## resolve the dependencies anew; UPGRADE=1 takes newer versions where pyproject.toml lets it
+	@$(compile) --extra parquet --extra demo --group dev --output-file requirements/dev.txt
+	@$(compile) --constraint requirements/dev.txt --extra demo --group build --output-file requirements/demo.txt
+	@$(compile) --constraint requirements/dev.txt --extra parquet --output-file requirements/run.txt
+
+.PHONY: clean
+clean: ## remove what these targets made
+	rm -rf .venv .services dist build esp-demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@.ci/venv
+
+.venv/demo .venv/dev: .venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
+	@echo 'installing what requirements/$*.txt locks'
+	@$(pip) install --require-hashes --requirement requirements/$*.txt
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
