@@ -168,6 +168,7 @@ class DiagnosisSettings(_Section):
 
     tree_file: OptionalPath = Field(None, description="a decision tree; empty: the one that ships with the program")
     wells_file: OptionalPath = Field(None, description="what is known of each well; empty: defaults for all")
+    max_wells: int = Field(20_000, ge=1, le=1_000_000, description="wells that are diagnosed, 1 to 1000000")
 
 
 class ArchiveSettings(_Section):

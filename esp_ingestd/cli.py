@@ -1,0 +1,162 @@
+"""What you can do: one function a command. Each takes its arguments apart and leaves the work to another module.
+
+What a command needs is imported inside it: the program must start in a fraction of a second.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+    from esp_ingestd.config import Settings
+
+EX_CONFIG = 78  # sysexits.h
+
+app = typer.Typer(
+    name="esp-ingestd",
+    help="Ingest telemetry of electrical submersible pumps from MQTT into TimescaleDB, and name what ails a pump.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigOption = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The configuration, TOML. See config/esp-ingestd.toml.")
+]
+
+
+def main() -> None:
+    """The console script."""
+    from esp_ingestd.errors import ConfigurationError, Unavailable
+
+    try:
+        app()
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)  # noqa: T201 - plain lines, whatever the terminal
+        sys.exit(EX_CONFIG)
+    except (Unavailable, OSError) as error:
+        print(f"esp-ingestd: {error}", file=sys.stderr)  # noqa: T201 - likewise
+        sys.exit(1)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+    if value:
+        from esp_ingestd import __version__
+
+        typer.echo(f"esp-ingestd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def run(config: ConfigOption) -> None:
+    """Run the daemon: ingest, diagnose, alert, until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from esp_ingestd.service import Service
+    from esp_ingestd.telemetry import set_up_log
+
+    settings = _load(config)
+    set_up_log(settings.log.level, settings.log.format)
+
+    async def serve() -> None:
+        await Service(settings).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve())
+
+
+def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return None
+    return uvloop.new_event_loop
+
+
+@app.command()
+def check(
+    config: ConfigOption,
+    *,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also reach the broker and the database, and name its edition.")
+    ] = False,
+) -> None:
+    """Check the configuration, the wells file and the decision tree, and print the effective settings."""
+    from esp_ingestd.service import load_diagnosis
+
+    settings = _load(config)
+    wells, tree = load_diagnosis(settings)
+    for line in settings.effective():
+        typer.echo(line)
+    typer.echo(f"# decision tree {tree.version}; {len(wells.listed)} wells listed")
+    for well_id, well in {"[defaults]": wells.defaults, **wells.listed}.items():
+        for diagnosis, why in tree.off_for(well).items():
+            typer.echo(f"# {well_id}: {diagnosis} is off: {why}")
+    if connect:
+        _check_connections(settings)
+
+
+def _check_connections(settings: "Settings") -> None:
+    import asyncio
+
+    from esp_ingestd.database import Database
+    from esp_ingestd.errors import Unavailable
+    from esp_ingestd.mqtt import Mqtt
+    from esp_ingestd.telemetry import set_up_log
+
+    set_up_log("warning", "text")
+
+    async def reach() -> list[str]:
+        faults = []
+        # Another client id: the daemon's own session is not to be taken over.
+        broker = Mqtt(settings.mqtt, client_id=f"{settings.mqtt.client_id}-check", keep_session=False)
+        database = Database(settings.database)
+        for name, part in (("broker", broker), ("database", database)):
+            try:
+                edition = await part.connect()
+                typer.echo(f"# {name} {part.address}: reached" + (f", {edition}" if edition else ""))
+            except Unavailable as unavailable:
+                faults.append(str(unavailable))
+            await part.close()
+        return faults
+
+    if faults := asyncio.run(reach()):
+        for fault in faults:
+            typer.echo(fault, err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate(config: ConfigOption) -> None:
+    """Create or upgrade the database schema; safe to repeat. Say what was done, and the database's edition."""
+    import asyncio
+
+    from esp_ingestd import database
+
+    edition, applied = asyncio.run(database.migrate(_load(config).database))
+    for name in applied:
+        typer.echo(f"applied {name}")
+    if not applied:
+        typer.echo("nothing to do, the schema is up to date")
+    typer.echo(f"edition: {edition}")
+
+
+def _load(config: Path) -> "Settings":
+    from esp_ingestd.config import load_settings
+
+    return load_settings(config)

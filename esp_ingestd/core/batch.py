@@ -1,0 +1,158 @@
+"""A batch: what is made durable together, with the deliveries that may then be acknowledged.
+
+Rules:
+    1. The deliveries travel inside the batch whose rows they are (I1); there is no second list.
+    2. Everything that came of one message is in one batch, rejections too, so acknowledgements keep the order of
+       arrival (I6).
+    3. A batch is closed when it is full, when its oldest row is old enough, or when waiting longer is pointless:
+       a broker that holds back after a few unacknowledged deliveries (20 is usual, 10 the smallest default known)
+       sends nothing more until we acknowledge, so a pause with that many waiting ends the wait.
+    4. Nothing in here waits or reads a clock; time comes in microseconds.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.decode import KEPT_BYTES, Reason, Rejection
+from esp_ingestd.core.reading import Reading
+
+WINDOW_DELIVERIES: Final = 10  # a broker may hold back from here on; RabbitMQ's default, Mosquitto's is 20
+QUIET_US: Final = 2_000  # no delivery for so long is a pause: a few round trips on a local network
+_OVERHEAD_BYTES: Final = 1_000  # what a reading takes in memory beside its payload
+
+
+class Trigger(StrEnum):
+    """Why a batch was closed."""
+
+    ROWS = "rows"
+    AGE = "age"
+    QUIET = "quiet"
+    DRAIN = "drain"
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """A message of which something was refused, untouched; `times` it came in this batch.
+
+    Units: `first_received_us` and `received_us` in microseconds since 1970 UTC.
+    """
+
+    topic: str
+    payload: bytes
+    reason: Reason
+    detail: Mapping[str, object]
+    first_received_us: int
+    received_us: int
+    times: int = 1
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for the same payload on the same topic; of a cut one, the size counts too."""
+        size = self.detail.get("size_bytes", len(self.payload))
+        return hashlib.sha256(f"{self.topic}\0{size}\0".encode(errors="replace") + self.payload).digest()
+
+
+@dataclass(slots=True)
+class Batch:
+    """What came of some deliveries, in order of arrival."""
+
+    readings: list[Reading] = field(default_factory=list)
+    dead_letters: dict[bytes, DeadLetter] = field(default_factory=dict)
+    events: list[AlarmEvent] = field(default_factory=list)
+    accepted: list[Any] = field(default_factory=list)
+    """For each alert that came of it, what is done once the broker has it."""
+    deliveries: list[int] = field(default_factory=list)
+    rejected: dict[Reason, int] = field(default_factory=dict)
+    rows: int = 0
+    size_bytes: int = 0
+    opened_us: int = 0
+    newest_us: int = 0
+    """When its newest delivery arrived."""
+    trigger: Trigger = Trigger.DRAIN
+
+    def __bool__(self) -> bool:
+        """Whether anything came."""
+        return bool(self.deliveries or self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch's readings in the database."""
+
+    stored: int
+    duplicates: int
+    refused: Sequence[tuple[Reading, str]] = ()
+    """Readings that the database refuses for good, and why; they are dead letters now."""
+
+
+class Batcher:
+    """The open batch, and when it is to be closed."""
+
+    def __init__(self, *, max_rows: int, max_age_ms: int) -> None:
+        self._max_rows = max_rows
+        self._max_age_us = max_age_ms * 1_000
+        self.open = Batch()
+
+    def add_message(
+        self,
+        topic: str,
+        payload: bytes,
+        readings: Sequence[Reading],
+        rejection: Rejection | None,
+        delivery: int,
+        received_us: int,
+    ) -> None:
+        """Take what came of one message."""
+        batch = self.open
+        if not batch:
+            batch.opened_us = received_us
+        batch.newest_us = received_us
+        batch.readings += readings
+        rows = len(readings)
+        if rejection:
+            rows += sum(rejection.counts.values())
+            self._add_rejection(topic, payload, rejection, received_us)
+        batch.rows += rows
+        batch.size_bytes += len(payload) + _OVERHEAD_BYTES * len(readings)
+        batch.deliveries.append(delivery)
+
+    def _add_rejection(self, topic: str, payload: bytes, rejection: Rejection, received_us: int) -> None:
+        batch = self.open
+        for reason, count in rejection.counts.items():
+            batch.rejected[reason] = batch.rejected.get(reason, 0) + count
+        if rejection.reason is Reason.TOO_LARGE:
+            payload = payload[:KEPT_BYTES]
+        letter = DeadLetter(topic, payload, rejection.reason, rejection.detail, received_us, received_us)
+        if same := batch.dead_letters.get(key := letter.fingerprint):
+            same.times += 1
+            same.received_us = received_us
+        else:
+            batch.dead_letters[key] = letter
+
+    def due(self, now_us: int) -> Trigger | None:
+        """Why the open batch is to be closed now, or None."""
+        batch = self.open
+        if batch.rows >= self._max_rows:
+            return Trigger.ROWS
+        if not batch:
+            return None
+        if now_us - batch.opened_us >= self._max_age_us:
+            return Trigger.AGE
+        if len(batch.deliveries) >= WINDOW_DELIVERIES and now_us - batch.newest_us >= QUIET_US:
+            return Trigger.QUIET
+        return None
+
+    def wait_us(self, now_us: int) -> int:
+        """How long until `due` can change its answer by time alone."""
+        left_us = self.open.opened_us + self._max_age_us - now_us
+        return max(min(left_us, QUIET_US if len(self.open.deliveries) >= WINDOW_DELIVERIES else left_us), 0)
+
+    def take(self, trigger: Trigger) -> Batch:
+        """Close the open batch and open the next."""
+        batch, self.open = self.open, Batch()
+        batch.trigger = trigger
+        return batch

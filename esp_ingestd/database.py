@@ -1,0 +1,490 @@
+"""The database: the schema, the editions, and batches made durable.
+
+Rules:
+    1. A batch goes in by COPY, with its dead letters and alarm events, in one transaction.
+    2. A batch that meets a key that is there already goes, alone, down a slower road: COPY into a temporary table,
+       then INSERT ... ON CONFLICT DO NOTHING. The first delivery of a (well_id, timestamp) counts.
+    3. A batch in which the database refuses a row for good is divided until the row stands alone; it becomes a dead
+       letter, its neighbours are stored (I5).
+    4. What the database cannot do now raises Unavailable: the same call may succeed later. `REFUSES_ROWS` is the
+       whole of what counts as refused for good; everything else is kept and tried again.
+"""
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from esp_ingestd.config import DatabaseSettings, mask_dsn, shipped
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.batch import Batch, DeadLetter, Written
+from esp_ingestd.core.decode import Reason
+from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
+from esp_ingestd.errors import SchemaOutdated, Unavailable
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+COLUMNS: Final = ("well_id", "timestamp", *CHANNEL_NAMES, "extra", "bad_channels", "received_at")
+POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, where PostgreSQL's timestamps begin
+MIGRATION_LOCK: Final = 0x65737031  # any constant of our own: "esp1"
+
+# PostgreSQL's error classes and codes (its manual, appendix A) that are a verdict on a row.
+REFUSES_ROWS: Final = re.compile(
+    "22...|"  # data exception: a value that the column cannot hold
+    "23...|"  # integrity constraint violation: NOT NULL, CHECK, foreign key, exclusion
+    "44000|"  # WITH CHECK OPTION violation
+    "54...|"  # program limit exceeded: a row or a key too long
+    "P0001|P0004|"  # raised or asserted by a trigger of the site's own
+    "0A000|"  # not supported, as TimescaleDB says of some rows for compressed chunks
+    "XX000"  # internal error: as some extensions refuse a row
+)
+UNAVAILABLE_KINDS: Final = {
+    "08": "connection",
+    "25": "read_only",
+    "28": "authentication",
+    "3D": "no_database",
+    "40": "conflict",
+    "42": "schema",
+    "53": "resources",
+    "55": "not_ready",
+    "57": "shutdown",
+    "58": "io",
+}
+
+
+class Edition(StrEnum):
+    """What kind of server it is."""
+
+    COMMUNITY = "timescaledb-community"
+    APACHE = "timescaledb-apache"
+    POSTGRESQL = "postgresql"
+
+    @property
+    def has_hypertables(self) -> bool:
+        """Both TimescaleDB editions have them."""
+        return self is not Edition.POSTGRESQL
+
+
+class Migration(NamedTuple):
+    """One file of sql/: `0002_hypertables.timescaledb.sql` has number, name, and for which editions it is."""
+
+    version: int
+    name: str
+    only: str
+    path: Path
+
+    def fits(self, edition: Edition) -> bool:
+        """Whether this edition gets it."""
+        return self.only in {"", edition.value} or (self.only == "timescaledb" and edition.has_hypertables)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    stored: int = 0
+    refused: list[tuple[Reading, str]] = field(default_factory=list)
+
+
+class Database:
+    """One connection, opened on first use and again after it broke."""
+
+    def __init__(self, settings: DatabaseSettings, *, name: str = "esp-ingestd") -> None:
+        self._settings = settings
+        self._name = name
+        self._connection: Connection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self.edition: Edition | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is, without secrets."""
+        return mask_dsn(self._settings.dsn.get_secret_value())
+
+    async def connect(self) -> Edition:
+        """Connect if need be, and see that it answers and has the schema.
+
+        Raises:
+            SchemaOutdated: `esp-ingestd migrate` is due.
+            Unavailable: it cannot be reached or cannot be written to now.
+        """
+        async with self._using(timeout_s=self._settings.connect_timeout_s) as connection:
+            await connection.fetchval("SELECT 1")
+        assert self.edition is not None  # noqa: S101 - set by _open
+        return self.edition
+
+    async def write(self, batch: Batch) -> Written:
+        """Make a batch durable: readings, dead letters and alarm events in one transaction.
+
+        Raises:
+            Unavailable: it cannot be written now; nothing of it was, or it will be found as duplicates.
+
+        Cancel: the connection is dropped; the batch may or may not have been committed.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            try:
+                async with connection.transaction():
+                    await self._copy(connection, "esp_telemetry", batch.readings)
+                    await self._write_rest(connection, batch.dead_letters.values(), batch.events)
+                return Written(len(batch.readings), 0)
+            except (asyncpg.PostgresError, ValueError, TypeError) as error:
+                if not _refuses_rows(error):
+                    raise
+            async with connection.transaction():
+                await connection.execute(_CREATE_INCOMING)
+                outcome = _Outcome()
+                await self._write_dividing(connection, batch.readings, outcome)
+                letters = [*batch.dead_letters.values(), *map(_to_dead_letter, outcome.refused)]
+                await self._write_rest(connection, letters, batch.events)
+            duplicates = len(batch.readings) - outcome.stored - len(outcome.refused)
+            return Written(outcome.stored, duplicates, outcome.refused)
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        """Note when the broker accepted these events.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            await connection.execute(_MARK_PUBLISHED, list(event_ids), at_us)
+
+    async def unpublished_events(self) -> list[dict[str, Any]]:
+        """The events that no broker has accepted yet, oldest first, as they are to be published.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            return [json.loads(row["event"]) for row in await connection.fetch(_UNPUBLISHED)]
+
+    async def close(self) -> None:
+        """Close the connection, politely if the server answers within a second."""
+        if (connection := self._connection) is not None:
+            self._connection = None
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await connection.close(timeout=1.0)
+
+    @asynccontextmanager
+    async def _using(self, *, timeout_s: float) -> AsyncIterator["Connection[Any]"]:
+        """The connection; whatever breaks it inside becomes Unavailable, and the next use opens another."""
+        async with self._lock, self._guarded(timeout_s) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _guarded(self, timeout_s: float) -> AsyncIterator["Connection[Any]"]:
+        try:
+            async with asyncio.timeout(timeout_s + (0 if self._connection else self._settings.connect_timeout_s)):
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._open()
+                yield self._connection
+        except BaseException as error:
+            self._drop_broken(error)
+            if unavailable := _to_unavailable(error, self.address):
+                raise unavailable from error
+            raise
+
+    def _drop_broken(self, error: BaseException) -> None:
+        """Keep the connection only after an error that the server itself reported about a statement."""
+        connection = self._connection
+        if connection is not None and (
+            not isinstance(error, (asyncpg.PostgresError, Unavailable)) or connection.is_in_transaction()
+        ):
+            self._connection = None
+            connection.terminate()
+
+    async def _open(self) -> "Connection[Any]":
+        connection = await _connect(self._settings, self._name)
+        try:
+            self.edition = await detect_edition(connection)
+            await _require_schema(connection, self.edition)
+            await connection.set_type_codec(
+                "timestamptz", schema="pg_catalog", encoder=_encode_us, decoder=_decode_us, format="tuple"
+            )
+            # A server set to answer before the WAL is on disk would break our promise; stricter settings stay.
+            await connection.execute(
+                "SELECT set_config('synchronous_commit', 'local', false)"
+                " WHERE current_setting('synchronous_commit') = 'off'"
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _copy(self, connection: "Connection[Any]", table: str, readings: Sequence[Reading]) -> None:
+        if readings:
+            await connection.copy_records_to_table(table, records=readings, columns=COLUMNS)
+
+    async def _write_dividing(
+        self, connection: "Connection[Any]", readings: Sequence[Reading], outcome: _Outcome
+    ) -> None:
+        """Store what can be stored; halve what is refused until the offending rows stand alone."""
+        if not readings:
+            return
+        try:
+            async with connection.transaction():  # a savepoint
+                await connection.execute("TRUNCATE esp_incoming")
+                await self._copy(connection, "esp_incoming", readings)
+                tag = await connection.execute(_INSERT_INCOMING)
+        except (asyncpg.PostgresError, ValueError, TypeError) as error:
+            if not _refuses_rows(error):
+                raise
+            if len(readings) == 1:
+                outcome.refused.append((readings[0], _describe(error)))
+                return
+            middle = len(readings) // 2
+            await self._write_dividing(connection, readings[:middle], outcome)
+            await self._write_dividing(connection, readings[middle:], outcome)
+        else:
+            outcome.stored += int(tag.rpartition(" ")[2])
+
+    async def _write_rest(
+        self,
+        connection: "Connection[Any]",
+        letters: Collection[DeadLetter],
+        events: Sequence[AlarmEvent],
+    ) -> None:
+        if letters:
+            await connection.executemany(_UPSERT_DEAD_LETTER, [_dead_letter_row(letter) for letter in letters])
+        if events:
+            await connection.executemany(_INSERT_EVENT, [_event_row(event) for event in events])
+            await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in events])
+
+
+async def detect_edition(connection: "Connection[Any]") -> Edition:
+    """Which edition this database is: by the extension that it has, and the licence that the server runs it under."""
+    installed = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+    if installed is None:
+        return Edition.POSTGRESQL
+    licence = await connection.fetchval("SELECT current_setting('timescaledb.license', true)")
+    return Edition.COMMUNITY if licence == "timescale" else Edition.APACHE
+
+
+async def migrate(settings: DatabaseSettings) -> tuple[Edition, list[str]]:
+    """Create or upgrade the schema; safe to run twice and by two at once.
+
+    Returns:
+        The edition, and the names of the migrations that were applied now.
+
+    Raises:
+        Unavailable: the database cannot be reached, or this role may not.
+    """
+    try:
+        connection = await _connect(settings, "esp-ingestd migrate")
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+            await _create_extension(settings)
+            edition = await detect_edition(connection)
+            return edition, [each.path.name for each in await _apply(connection, edition)]
+        finally:
+            await connection.close(timeout=5.0)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        address = mask_dsn(settings.dsn.get_secret_value())
+        raise _to_unavailable(error, address) or Unavailable(_describe(error), kind="schema") from error
+
+
+def shipped_migrations() -> list[Migration]:
+    """The files of sql/ in order of their numbers."""
+    found = []
+    for path in sorted(shipped("sql").glob("[0-9]*.sql")):
+        number, _, rest = path.name.removesuffix(".sql").partition("_")
+        name, _, only = rest.partition(".")
+        found.append(Migration(int(number), name, only, path))
+    return found
+
+
+async def _connect(settings: DatabaseSettings, name: str) -> "Connection[Any]":
+    dsn = settings.dsn.get_secret_value()
+    connection: Connection[Any] = await asyncpg.connect(
+        dsn,
+        timeout=settings.connect_timeout_s,
+        server_settings={"application_name": name},
+        # Of several hosts the one that can be written to; what the DSN itself says goes first.
+        target_session_attrs=None if "target_session_attrs" in dsn else SessionAttribute.read_write,
+    )
+    return connection
+
+
+async def _create_extension(settings: DatabaseSettings) -> None:
+    """Create TimescaleDB where the server has it and this role may; else it is a PostgreSQL to us.
+
+    On a connection of its own: a server that has the extension but does not preload it hangs up.
+    """
+    connection = await _connect(settings, "esp-ingestd migrate")
+    try:
+        available = "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb' AND installed_version IS NULL"
+        if await connection.fetchval(available):
+            await connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        pass
+    finally:
+        connection.terminate()
+
+
+async def _apply(connection: "Connection[Any]", edition: Edition) -> list[Migration]:
+    applied = []
+    for migration in await _missing(connection, edition):
+        async with connection.transaction():
+            await connection.execute(migration.path.read_text("utf-8"))
+            await connection.execute(
+                "INSERT INTO esp_schema_migrations (version, name) VALUES ($1, $2)",
+                migration.version,
+                migration.path.name,
+            )
+        applied.append(migration)
+    return applied
+
+
+async def _missing(connection: "Connection[Any]", edition: Edition) -> list[Migration]:
+    known = await connection.fetchval("SELECT to_regclass('esp_schema_migrations') IS NOT NULL")
+    have = {row[0] for row in await connection.fetch("SELECT version FROM esp_schema_migrations")} if known else set()
+    return [each for each in shipped_migrations() if each.version not in have and each.fits(edition)]
+
+
+async def _require_schema(connection: "Connection[Any]", edition: Edition) -> None:
+    if missing := await _missing(connection, edition):
+        names = ", ".join(each.path.name for each in missing)
+        raise SchemaOutdated(f"the schema lacks {names}: run `esp-ingestd migrate --config FILE`")
+
+
+def _encode_us(microseconds: int) -> tuple[int]:
+    return (microseconds - POSTGRES_EPOCH_US,)
+
+
+def _decode_us(value: tuple[int]) -> int:
+    return value[0] + POSTGRES_EPOCH_US
+
+
+def _refuses_rows(error: BaseException) -> bool:
+    """Whether the error is a verdict on a row; one of ours that no encoder takes is."""
+    if isinstance(error, asyncpg.PostgresError):
+        return REFUSES_ROWS.fullmatch(error.sqlstate or "") is not None
+    return not isinstance(error, (asyncpg.InterfaceError, OSError))
+
+
+def _to_unavailable(error: BaseException, address: str) -> Unavailable | None:
+    """What the error means to who called, or None where it is none of the database's."""
+    if isinstance(error, Unavailable):
+        return None
+    if isinstance(error, asyncpg.PostgresError):
+        kind = UNAVAILABLE_KINDS.get((error.sqlstate or "")[:2], "other")
+        return Unavailable(f"database {address}: {_describe(error)}", kind=kind)
+    if isinstance(error, TimeoutError):
+        return Unavailable(f"database {address}: no answer in time", kind="timeout")
+    if isinstance(error, (OSError, ssl.SSLError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
+        return Unavailable(f"database {address}: {error or type(error).__name__}", kind="connection")
+    return None
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, asyncpg.PostgresError):
+        detail = getattr(error, "detail", None)
+        return f"{error.sqlstate} {error}" + (f" ({detail})" if detail else "")
+    return f"{type(error).__name__}: {error}"
+
+
+def _to_dead_letter(refused: tuple[Reading, str]) -> DeadLetter:
+    """A reading that the database refuses, as the payload it would have been; the delivery itself is not kept."""
+    reading, why = refused
+    payload = json.dumps(dict(rebuild_payload(reading)), ensure_ascii=False).encode()
+    detail = {"why": why, "payload": "rebuilt from the reading"}
+    return DeadLetter("", payload, Reason.REFUSED_BY_DATABASE, detail, reading.received_us, reading.received_us)
+
+
+def rebuild_payload(reading: Reading) -> Iterator[tuple[str, object]]:
+    """The payload of CONTRACT §3 that decodes to this reading, key by key."""
+    yield "well_id", reading.well_id
+    yield "timestamp", to_datetime(reading.timestamp_us).isoformat()
+    for name in CHANNEL_NAMES:
+        if (value := getattr(reading, name)) is not None:
+            yield name, value
+    yield from (json.loads(reading.extra) if reading.extra else {}).items()
+
+
+def _dead_letter_row(letter: DeadLetter) -> tuple[object, ...]:
+    return (
+        letter.first_received_us,
+        letter.received_us,
+        letter.times,
+        letter.topic,
+        letter.payload,
+        letter.reason.value,
+        json.dumps(letter.detail),
+        letter.fingerprint,
+    )
+
+
+def _event_row(event: AlarmEvent) -> tuple[object, ...]:
+    return (
+        event.event_id,
+        event.alarm_id,
+        event.well_id,
+        event.timestamp_us,
+        event.diagnosis,
+        event.category,
+        event.severity,
+        event.transition,
+        event.state,
+        event.confidence,
+        json.dumps(event.actions),
+        event.resolution_time,
+        json.dumps(event.telemetry_snapshot),
+        json.dumps(event.evidence),
+        event.tree_version,
+        json.dumps(event.payload()),
+    )
+
+
+def _alarm_row(event: AlarmEvent) -> tuple[object, ...]:
+    return (
+        event.well_id,
+        event.diagnosis,
+        event.alarm_id,
+        event.state,
+        event.severity,
+        event.raised_at_us,
+        event.timestamp_us,
+        json.dumps(event.payload()),
+    )
+
+
+_LIST: Final = ", ".join(f'"{column}"' for column in COLUMNS)
+_CREATE_INCOMING: Final = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS esp_incoming (LIKE esp_telemetry) ON COMMIT DELETE ROWS
+"""
+_INSERT_INCOMING: Final = f"""
+    INSERT INTO esp_telemetry ({_LIST}) SELECT {_LIST} FROM esp_incoming ON CONFLICT (well_id, "timestamp") DO NOTHING
+"""  # noqa: S608 - our own column names
+_UPSERT_DEAD_LETTER: Final = """
+    INSERT INTO dead_letters AS old (first_received_at, received_at, times, topic, payload, reason, detail, fingerprint)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (fingerprint) DO UPDATE
+    SET times = old.times + excluded.times, received_at = greatest(old.received_at, excluded.received_at)
+"""
+_INSERT_EVENT: Final = """
+    INSERT INTO diagnostic_results (event_id, alarm_id, well_id, "timestamp", diagnosis, category, severity, transition,
+        state, confidence, actions, resolution_time, telemetry_snapshot, evidence, tree_version, event)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    ON CONFLICT (event_id, "timestamp") DO NOTHING
+"""
+_UPSERT_ALARM: Final = """
+    INSERT INTO alarm_states AS old (well_id, diagnosis, alarm_id, state, severity, raised_at, "timestamp", event)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (well_id, diagnosis) DO UPDATE
+    SET alarm_id = excluded.alarm_id, state = excluded.state, severity = excluded.severity,
+        raised_at = excluded.raised_at, "timestamp" = excluded."timestamp", event = excluded.event
+    WHERE excluded."timestamp" >= old."timestamp"
+"""
+_MARK_PUBLISHED: Final = """
+    UPDATE diagnostic_results SET published_at = $2 WHERE event_id = ANY ($1) AND published_at IS NULL
+"""
+_UNPUBLISHED: Final = """
+    SELECT event FROM diagnostic_results WHERE published_at IS NULL ORDER BY "timestamp", event_id
+"""

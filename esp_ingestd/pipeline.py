@@ -1,0 +1,325 @@
+"""How the stages are joined: intake, batches made durable, acknowledgement; and the only retry policy.
+
+    receive   decode, diagnose, publish the alerts, put it all into the open batch          (called by the broker)
+    write     close a batch when it is due, make it durable: database, else spool, else wait           (task)
+    settle    once a batch is durable and its alerts are accepted, acknowledge its deliveries          (task)
+    drain     what the spool holds goes to the database when that is back                              (task)
+
+Rules:
+    1. No acknowledgement before durability: a batch carries its deliveries through all stages (I1).
+    2. Intake stops when `max_in_flight_rows` or `max_in_flight_bytes` are under way, and goes on at half of that
+       (I3): the broker keeps what is to come.
+    3. At rest: received + recovered = stored + duplicate + rejected + spooled (I2).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from esp_ingestd.config import BatchSettings
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.batch import Batch, Batcher, Trigger, Written
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.reading import Reading
+from esp_ingestd.errors import Unavailable
+from esp_ingestd.telemetry import Metrics
+
+RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
+HOUR_US = 3_600_000_000
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Store(Protocol):
+    """Where batches become durable."""
+
+    async def write(self, batch: Batch) -> Written:
+        """Make a batch durable, or raise Unavailable."""
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        """Note when the broker accepted these events, or raise Unavailable."""
+
+
+class Intake(Protocol):
+    """Where deliveries come from."""
+
+    def pause(self) -> None:
+        """Take nothing more."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def acknowledge(self, deliveries: Sequence[int]) -> int:
+        """Acknowledge, in this order; how many were."""
+
+
+class Publisher(Protocol):
+    """Where alerts go."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
+        """Publish; the result comes when the broker has accepted it."""
+
+
+class Pipeline:
+    """From deliveries to durable rows and accepted alerts."""
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        *,
+        decoder: Decoder,
+        diagnostician: Diagnostician,
+        store: Store,
+        intake: Intake,
+        alerts: Publisher,
+        alert_prefix: str,
+        max_wells: int,
+        metrics: Metrics,
+        on_store: Callable[[str], None] = lambda _why: None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """Join the stages; `on_store` hears why the database takes no batches, or "" when it does."""
+        self._decoder = decoder
+        self._diagnostician = diagnostician
+        self._store = store
+        self._intake = intake
+        self._alerts = alerts
+        self._alert_prefix = alert_prefix
+        self._max_wells = max_wells
+        self._metrics = metrics
+        self._on_store = on_store
+        self._clock = clock
+        self._max_rows = settings.max_in_flight_rows
+        self._max_bytes = settings.max_in_flight_bytes
+        self._batcher = Batcher(max_rows=settings.max_rows, max_age_ms=settings.max_age_ms)
+        self._batch_rows = settings.max_rows
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._durable: asyncio.Queue[Batch] = asyncio.Queue()
+        self._published: list[str] = []
+        self._draining = False
+        self._rows = 0
+        self._bytes = 0
+        self._last_seen_us: dict[str, int] = {}
+        self._undiagnosed = 0
+        self.progress = 0
+        """Rises with every batch written or tried."""
+        metrics.readings_in_flight.set_function(lambda: self._rows)
+        metrics.wells_active.set_function(self._count_active_wells)
+
+    def receive(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
+        """Take one delivery in; the hot path, never raises on any input."""
+        readings, rejection = self._decoder.decode(topic, payload, received_us, size_bytes)
+        batch = self._batcher.open
+        rows_before, bytes_before = batch.rows, batch.size_bytes
+        if not batch:
+            self._idle.clear()
+            self._wake.set()
+        self._batcher.add_message(topic, payload, readings, rejection, delivery, received_us)
+        self._rows += batch.rows - rows_before
+        self._bytes += batch.size_bytes - bytes_before
+        observe = self._diagnostician.observe
+        seen = self._last_seen_us
+        for reading in readings:
+            if reading[0] in seen or self._admit(reading):
+                seen[reading[0]] = received_us
+                if events := observe(reading):
+                    self._announce(events, received_us)
+        if batch.rows >= self._batch_rows:
+            self._wake.set()
+        if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
+            self._pause()
+
+    def pass_time(self) -> None:
+        """Let the diagnosis know what time it is: silence is news too."""
+        now_us = self._clock()
+        if events := self._diagnostician.pass_time(now_us):
+            self._announce(events, now_us)
+            self._wake.set()
+        for severity, count in self._diagnostician.standing().items():
+            self._metrics.alarms_active.labels(severity).set(count)
+
+    def announce_again(self, events: Iterable[dict[str, object]]) -> None:
+        """Publish events that an earlier run wrote and no broker accepted (I8)."""
+        for event in events:
+            topic = f"{self._alert_prefix}/{event['well_id']}/events"
+            accepted = self._alerts.publish(topic, json.dumps(event).encode())
+            accepted.add_done_callback(partial(self._note_published, str(event["event_id"])))
+
+    async def write(self) -> None:
+        """Close batches when they are due and make them durable, for ever.
+
+        Cancel: the batch at hand may or may not be durable; it is not acknowledged, so the broker keeps it.
+        """
+        while True:
+            batch = await self._next_batch()
+            self._count_closed(batch)
+            written = await self._write_for_ever(batch)
+            self._count_written(batch, written)
+            self._durable.put_nowait(batch)
+            await self._mark_published()
+
+    async def settle(self) -> None:
+        """Acknowledge what is durable, in order, once its alerts are accepted, for ever.
+
+        Cancel: what was not acknowledged the broker keeps.
+        """
+        while True:
+            batch = await self._durable.get()
+            for accepted in batch.accepted:
+                await accepted
+            self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
+            self._rows -= batch.rows
+            self._bytes -= batch.size_bytes
+            if 2 * self._rows <= self._max_rows and 2 * self._bytes <= self._max_bytes:
+                self._resume()
+            if batch.events:
+                self._count_accepted(batch)
+            if not self._rows and not self._batcher.open:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Take nothing more in, and return when everything that was taken in is acknowledged.
+
+        Cancel: the broker keeps what was not acknowledged.
+        """
+        self._draining = True
+        self._intake.pause()
+        self._wake.set()
+        await self._idle.wait()
+        await self._mark_published()
+
+    @property
+    def in_flight(self) -> int:
+        """Readings taken in and not acknowledged."""
+        return self._rows
+
+    def _admit(self, reading: Reading) -> bool:
+        """Whether a well not seen before is diagnosed: strangers' wells must not fill the memory."""
+        if len(self._last_seen_us) < self._max_wells:
+            return True
+        if not self._undiagnosed:
+            _log.warning(
+                "more wells than diagnosis.max_wells: further ones are stored, not diagnosed",
+                max_wells=self._max_wells,
+                well_id=reading.well_id,
+            )
+        self._undiagnosed += 1
+        return False
+
+    def _announce(self, events: Sequence[AlarmEvent], arrived_us: int) -> None:
+        """Publish alerts at once, and let the open batch wait for their acceptance."""
+        batch = self._batcher.open
+        batch.opened_us = batch.opened_us or arrived_us
+        for event in events:
+            batch.events.append(event)
+            well = f"{self._alert_prefix}/{event.well_id}"
+            told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
+            told.add_done_callback(partial(self._count_told, event, arrived_us))
+            state = json.dumps(event.state_payload()).encode()
+            stated = self._alerts.publish(f"{well}/state/{event.diagnosis}", state, retain=True)
+            batch.accepted += (told, stated)
+        self._idle.clear()
+
+    def _pause(self) -> None:
+        self._metrics.intake_paused.set(1)
+        self._intake.pause()
+
+    def _resume(self) -> None:
+        if not self._draining:
+            self._metrics.intake_paused.set(0)
+            self._intake.resume()
+
+    async def _next_batch(self) -> Batch:
+        while True:
+            now_us = self._clock()
+            if trigger := self._batcher.due(now_us) or (
+                Trigger.DRAIN if self._draining and self._batcher.open else None
+            ):
+                return self._batcher.take(trigger)
+            self._wake.clear()
+            if not self._batcher.open:
+                await self._wake.wait()
+                continue
+            try:
+                async with asyncio.timeout(self._batcher.wait_us(now_us) / 1e6):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _write_for_ever(self, batch: Batch) -> Written:
+        """The only retry policy: with growing pauses and jitter, until the database takes it."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=RETRY_MAX_S),
+            before_sleep=self._count_failure,
+        )
+        began = time.perf_counter()
+        async for attempt in attempts:
+            with attempt:
+                began = time.perf_counter()
+                self.progress += 1
+                written = await self._store.write(batch)
+        self._metrics.batch_write_seconds.observe(time.perf_counter() - began)
+        self._on_store("")
+        return written
+
+    async def _mark_published(self) -> None:
+        if self._published:
+            event_ids = self._published.copy()
+            try:
+                await self._store.mark_published(event_ids, self._clock())
+            except Unavailable as unavailable:
+                self._count_unavailable(unavailable)
+            else:
+                del self._published[: len(event_ids)]
+
+    def _count_failure(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Unavailable):
+            self._count_unavailable(error)
+
+    def _count_unavailable(self, unavailable: Unavailable) -> None:
+        self._metrics.store_errors.labels(unavailable.kind).inc()
+        self._on_store(str(unavailable))
+
+    def _count_closed(self, batch: Batch) -> None:
+        metrics = self._metrics
+        metrics.messages_received.inc(len(batch.deliveries))
+        metrics.readings_received.inc(batch.rows)
+        metrics.batch_rows.observe(batch.rows)
+        metrics.batches.labels(batch.trigger.value).inc()
+
+    def _count_written(self, batch: Batch, written: Written) -> None:
+        metrics = self._metrics
+        metrics.readings_stored.inc(written.stored)
+        metrics.readings_duplicate.inc(written.duplicates)
+        for reason, count in batch.rejected.items():
+            metrics.readings_rejected.labels(reason.value).inc(count)
+        if written.refused:
+            metrics.readings_rejected.labels("refused_by_database").inc(len(written.refused))
+            reading, why = written.refused[0]
+            _log.warning("database refuses readings", count=len(written.refused), well_id=reading.well_id, why=why)
+        metrics.reading_delay.observe([reading[-1] for reading in batch.readings], self._clock())
+
+    def _note_published(self, event_id: str, _accepted: object) -> None:
+        self._published.append(event_id)
+
+    def _count_told(self, event: AlarmEvent, arrived_us: int, _accepted: object) -> None:
+        self._metrics.alerts_published.labels(event.severity).inc()
+        self._metrics.alert_delay.observe([arrived_us], self._clock())
+
+    def _count_accepted(self, batch: Batch) -> None:
+        self._published += [event.event_id for event in batch.events]
+
+    def _count_active_wells(self) -> int:
+        since_us = self._clock() - HOUR_US
+        return sum(seen_us >= since_us for seen_us in list(self._last_seen_us.values()))

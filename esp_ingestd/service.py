@@ -1,0 +1,249 @@
+"""How the daemon starts and stops: the one place where parts are built and joined.
+
+Start: configuration, HTTP (live, not ready), then broker and database, each tried for ever, in any order; ready when
+both are there. Stop on SIGTERM: not ready, intake stops but stays subscribed, what is under way is drained until the
+deadline, then everything is closed; a second signal cuts at once. Whatever is not acknowledged by then the broker
+keeps. A task that ends unexpectedly ends the service with an error, and systemd restarts it (I7).
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from esp_ingestd import __version__
+from esp_ingestd.config import Settings, Wells, load_wells, shipped
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.topic import TopicPattern
+from esp_ingestd.core.tree import Tree, TreeError
+from esp_ingestd.database import Database
+from esp_ingestd.errors import ConfigurationError, Unavailable
+from esp_ingestd.http import Health, HttpServer
+from esp_ingestd.mqtt import Mqtt
+from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.telemetry import Metrics
+
+PROBE_INTERVAL_S: Final = 2.0
+CLOSING_S: Final = 2.0  # kept of the shutdown's time for saying good-bye
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def load_tree(path: Path | None) -> Tree:
+    """The decision tree in `path`, or the one that ships with the program.
+
+    Raises:
+        ConfigurationError: with every fault of the file.
+    """
+    path = path or shipped("config") / "decision_tree.toml"
+    try:
+        return Tree.parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([f"{path}: is no UTF-8: {error}"]) from None
+    except TreeError as error:
+        raise ConfigurationError([f"{path}: {fault}" for fault in error.faults]) from None
+
+
+class Service:
+    """The daemon."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build the parts; nothing outside is touched.
+
+        Raises:
+            ConfigurationError: the wells file or the decision tree is wrong.
+        """
+        self._settings = settings
+        wells, tree = load_diagnosis(settings)
+        self.metrics = Metrics()
+        self.metrics.set_tree_version(tree.version)
+        self.health = Health("broker", "alerts", "database")
+        self.http = HttpServer(settings.http, self.metrics.registry, self.health)
+        self.database = Database(settings.database)
+        mqtt = settings.mqtt
+        self.broker = Mqtt(
+            mqtt,
+            client_id=mqtt.client_id,
+            subscriptions=[TopicPattern(topic).subscription for topic in mqtt.topics],
+            announce=True,
+        )
+        self.alerts = Mqtt(mqtt, client_id=f"{mqtt.client_id}-alerts")
+        self.metrics.alerts_waiting.set_function(lambda: self.alerts.waiting)
+        self.pipeline = Pipeline(
+            settings.batch,
+            decoder=Decoder(
+                mqtt.topics,
+                max_payload_bytes=mqtt.max_payload_bytes,
+                naive_timestamps=mqtt.naive_timestamps,
+                units_of=wells.units_of,
+            ),
+            diagnostician=Diagnostician(tree, wells),
+            store=self.database,
+            intake=self.broker,
+            alerts=self.alerts,
+            alert_prefix=settings.alerts.topic_prefix,
+            max_wells=settings.diagnosis.max_wells,
+            metrics=self.metrics,
+            on_store=self._on_database,
+        )
+        self.broker.receive = self.pipeline.receive
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until a signal says stop.
+
+        Raises:
+            OSError: the HTTP address cannot be had.
+            ExceptionGroup: a task ended unexpectedly.
+        """
+        url = self.http.listen()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        _log.info("starting", version=__version__, http=url, broker=self.broker.address, database=self.database.address)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, task in {
+                    "http": self.http.serve(),
+                    "write": self.pipeline.write(),
+                    "settle": self.pipeline.settle(),
+                    "alerts": self.alerts.run(self._on_alerts),
+                    "broker": self.broker.run(self._on_broker),
+                    "database": self._keep_database(),
+                    "clock": self._keep_time(),
+                }.items():
+                    tasks.create_task(_unending(name, task), name=name)
+                self.health.started = True
+                await self._until_drained()
+        except* _Stopped:
+            pass
+        finally:
+            await self._close()
+        _log.info("stopped")
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            _log.warning("second signal, stopping at once", signal=signal.Signals(number).name)
+            os._exit(1)  # what was not acknowledged the broker keeps
+        _log.info("stopping", signal=signal.Signals(number).name)
+        self._stop.set()
+
+    async def _until_drained(self) -> None:
+        """Wait for the signal, then finish what is under way, as long as there is time, and end the task group."""
+        await self._stop.wait()
+        self.health.stopping = True
+        _notify("STOPPING=1")
+        left_s = self._settings.service.shutdown_timeout_s - CLOSING_S
+        try:
+            await asyncio.wait_for(self.pipeline.drain(), max(left_s, CLOSING_S / 2))
+        except TimeoutError:
+            _log.warning("deadline: what is not acknowledged stays with the broker", readings=self.pipeline.in_flight)
+        raise _Stopped
+
+    async def _close(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                await self.broker.close()
+                await self.alerts.close()
+                await self.database.close()
+
+    def _on_broker(self, why: str) -> None:
+        self._report("broker", why)
+        self.metrics.mqtt_connected.set(not why)
+        if not why:
+            self.metrics.mqtt_connections.inc()
+
+    def _on_alerts(self, why: str) -> None:
+        self._report("alerts", why)
+
+    def _on_database(self, why: str) -> None:
+        self._report("database", why)
+        self.metrics.database_connected.set(not why)
+
+    def _report(self, name: str, why: str) -> None:
+        if self.health.report(name, why) and self.health.is_ready:
+            _log.info("ready", edition=self.database.edition)
+            _notify("READY=1")
+
+    async def _keep_database(self) -> None:
+        """See that the database is there, also while nothing is written."""
+        announced = False
+        while True:
+            try:
+                await self.database.connect()
+                if not announced:
+                    self.pipeline.announce_again(await self.database.unpublished_events())
+                    announced = True
+            except Unavailable as unavailable:
+                self._on_database(str(unavailable))
+            else:
+                self._on_database("")
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _keep_time(self) -> None:
+        """Once a second: what falls due by time, and a sign of life to systemd while work moves."""
+        watchdog_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+        moved, moved_at = -1, time.monotonic()
+        notified_at = 0.0
+        while True:
+            self.pipeline.pass_time()
+            now = time.monotonic()
+            if self.pipeline.in_flight == 0 or self.pipeline.progress != moved:
+                moved, moved_at = self.pipeline.progress, now
+            stuck_s = 2 * self._settings.database.write_timeout_s + self._settings.database.connect_timeout_s
+            if watchdog_s and now - notified_at >= watchdog_s and now - moved_at < stuck_s:
+                _notify("WATCHDOG=1")
+                notified_at = now
+            await asyncio.sleep(1.0)
+
+
+class _Stopped(Exception):  # noqa: N818 - ends the task group; no error
+    pass
+
+
+async def _unending(name: str, task: Coroutine[Any, Any, None]) -> None:
+    """A task that is to run until it is cancelled: its end is a fault (I7)."""
+    await task
+    raise RuntimeError(f"task {name} ended by itself")
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); without systemd, nothing. Ten lines, where the known wheels are unkept."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        sock.sendto(state.encode(), address)
+
+
+def load_diagnosis(settings: Settings) -> tuple[Wells, Tree]:
+    """The wells file and the decision tree.
+
+    Raises:
+        ConfigurationError: with every fault of both.
+    """
+    faults: list[str] = []
+    wells, tree = None, None
+    try:
+        wells = load_wells(settings.diagnosis.wells_file)
+    except ConfigurationError as error:
+        faults += error.faults
+    try:
+        tree = load_tree(settings.diagnosis.tree_file)
+    except ConfigurationError as error:
+        faults += error.faults
+    if wells is None or tree is None:
+        raise ConfigurationError(faults)
+    return wells, tree

@@ -1,0 +1,161 @@
+"""What we tell of ourselves: every metric, and how the log is set up.
+
+Metric names begin with esp_ingestd_, units are base units, labels are bounded: never a well (CONTRACT §6).
+"""
+
+import logging
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from esp_ingestd import __version__
+from esp_ingestd.core.decode import Reason
+
+PREFIX: Final = "esp_ingestd_"
+DELAY_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+WRITE_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ROW_BOUNDS: Final = (1, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+_US: Final = 1_000_000
+
+
+class DelayHistogram(Collector):
+    """A histogram that takes a whole batch at once: one bisection a bucket in place of one observation a reading."""
+
+    def __init__(self, name: str, documentation: str, bounds_s: Sequence[float] = DELAY_BOUNDS_S) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds_us = [int(bound * _US) for bound in bounds_s]
+        self._labels = [*map(str, bounds_s), "+Inf"]
+        self._counts = [0] * len(self._labels)
+        self._sum_us = 0
+
+    def observe(self, since_us: Sequence[int], now_us: int) -> None:
+        """Count how long ago each of `since_us` was, which must rise; microseconds."""
+        later = len(since_us)
+        for index, bound_us in enumerate(self._bounds_us):
+            # What began after now - bound took less than the bound; of it, what no smaller bound took.
+            first = bisect_right(since_us, now_us - bound_us - 1, 0, later)
+            self._counts[index] += later - first
+            later = first
+        self._counts[-1] += later
+        self._sum_us += now_us * len(since_us) - sum(since_us)
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """For the registry."""
+        total = 0
+        buckets = []
+        for label, count in zip(self._labels, self._counts, strict=True):
+            total += count
+            buckets.append((label, total))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum_us / _US)
+
+
+class Metrics:
+    """Every metric of the daemon, in a registry of its own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody reads
+        registry = self.registry = CollectorRegistry()
+        GCCollector(registry)
+        PlatformCollector(registry)
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(PREFIX + name, documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, documentation, labels, registry=registry)
+
+        self.readings_received = counter(
+            "readings_received", "Readings that arrived; what cannot be read counts as one"
+        )
+        self.readings_stored = counter("readings_stored", "Readings that the database has committed")
+        self.readings_duplicate = counter("readings_duplicate", "Readings that the database had already")
+        self.readings_rejected = counter("readings_rejected", "Readings that were refused, by reason", "reason")
+        self.readings_recovered = counter("readings_recovered", "Readings found in the spool at start")
+        self.readings_in_flight = gauge("readings_in_flight", "Readings taken in and not yet acknowledged")
+        self.readings_spooled = gauge("readings_spooled", "Readings in the spool on disk")
+        self.messages_received = counter("messages_received", "Messages that arrived")
+        self.acknowledged = counter("deliveries_acknowledged", "Deliveries acknowledged to the broker")
+        self.batches = counter("batches", "Batches closed, by what closed them", "trigger")
+        self.batch_rows = Histogram(PREFIX + "batch_rows", "Rows in a batch", buckets=ROW_BOUNDS, registry=registry)
+        self.batch_write_seconds = Histogram(
+            PREFIX + "batch_write_seconds", "Writing a batch to the database", buckets=WRITE_BOUNDS_S, registry=registry
+        )
+        self.reading_delay = DelayHistogram(PREFIX + "reading_delay_seconds", "From arrival of a reading to durable")
+        self.alert_delay = DelayHistogram(
+            PREFIX + "alert_delay_seconds", "From arrival of a reading to its alert accepted by the broker"
+        )
+        registry.register(self.reading_delay)
+        registry.register(self.alert_delay)
+        self.alerts_published = counter("alerts_published", "Alert events accepted by the broker", "severity")
+        self.alerts_waiting = gauge("alerts_waiting", "Alert messages that the broker has not accepted yet")
+        self.alarms_active = gauge("alarms_active", "Standing alarms", "severity")
+        self.wells_active = gauge("wells_active", "Wells that sent a reading in the last hour")
+        self.store_errors = counter("store_errors", "Failed attempts to write to the database, by kind", "kind")
+        self.spool_bytes = gauge("spool_bytes", "Size of the spool on disk")
+        self.intake_paused = gauge("intake_paused", "1 while the socket is not read because the pipeline is full")
+        self.mqtt_connected = gauge("mqtt_connected", "1 while subscribed at the broker")
+        self.mqtt_connections = counter("mqtt_connections", "Connections made to the broker")
+        self.database_connected = gauge("database_connected", "1 while the database takes batches")
+        self.build = Info(PREFIX + "build", "Version of program and decision tree", registry=registry)
+        for reason in Reason:
+            self.readings_rejected.labels(reason.value)
+        for severity in SEVERITIES:
+            self.alerts_published.labels(severity)
+            self.alarms_active.labels(severity)
+
+    def set_tree_version(self, tree_version: str) -> None:
+        """Name what is running: `esp_ingestd_build_info`."""
+        self.build.info({"version": __version__, "tree_version": tree_version})
+
+
+def set_up_log(level: Literal["debug", "info", "warning", "error"], form: Literal["auto", "json", "text"]) -> None:
+    """One line an event on standard error, as JSON or for people; the standard library's loggers go the same way."""
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    last = [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("uvicorn").setLevel("WARNING")  # what it says beyond that, we say
+
+
+Clock = Callable[[], int]
+"""Microseconds since 1970 UTC."""
