@@ -156,6 +156,29 @@ def migrate(config: ConfigOption) -> None:
     typer.echo(f"edition: {edition}")
 
 
+spool_app = typer.Typer(help="Look at what is kept on disk while the database is away.", no_args_is_help=True)
+app.add_typer(spool_app, name="spool")
+
+
+@spool_app.command("status")
+def spool_status(config: ConfigOption) -> None:
+    """Say how much is in the spool, how old the oldest reading is, and how much room is left."""
+    import time
+
+    from esp_ingestd.core.reading import to_iso
+    from esp_ingestd.spool import read_status
+
+    settings = _load(config).spool
+    status = read_status(settings)
+    typer.echo(f"directory: {settings.directory}")
+    typer.echo(f"state: {'holds readings for the database' if status.batches else 'empty'}")
+    typer.echo(f"readings: {status.readings} in {status.batches} batches")
+    typer.echo(f"size: {status.size_bytes} bytes of at most {settings.max_bytes}")
+    if status.oldest_us is not None:
+        age_s = time.time() - status.oldest_us / 1e6
+        typer.echo(f"oldest: arrived {to_iso(status.oldest_us)}, {age_s:.0f} s ago")
+
+
 def _load(config: Path) -> "Settings":
     from esp_ingestd.config import load_settings
 

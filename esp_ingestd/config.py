@@ -109,7 +109,7 @@ class DatabaseSettings(_Section):
     )
     dsn_file: OptionalPath = Field(None, description="a file that holds the DSN")
     connect_timeout_s: float = Field(10.0, ge=0.1, le=300, description="s, 0.1 to 300")
-    write_timeout_s: float = Field(30.0, ge=0.1, le=3600, description="s for one batch, 0.1 to 3600")
+    write_timeout_s: float = Field(10.0, ge=0.1, le=3600, description="s for one batch, 0.1 to 3600")
 
     @field_validator("dsn")
     @classmethod

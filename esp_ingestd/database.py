@@ -133,7 +133,7 @@ class Database:
             try:
                 async with connection.transaction():
                     await self._copy(connection, "esp_telemetry", batch.readings)
-                    await self._write_rest(connection, batch.dead_letters.values(), batch.events)
+                    await self._write_rest(connection, batch.dead_letters.values(), batch)
                 return Written(len(batch.readings), 0)
             except (asyncpg.PostgresError, ValueError, TypeError) as error:
                 if not _refuses_rows(error):
@@ -143,7 +143,7 @@ class Database:
                 outcome = _Outcome()
                 await self._write_dividing(connection, batch.readings, outcome)
                 letters = [*batch.dead_letters.values(), *map(_to_dead_letter, outcome.refused)]
-                await self._write_rest(connection, letters, batch.events)
+                await self._write_rest(connection, letters, batch)
             duplicates = len(batch.readings) - outcome.stored - len(outcome.refused)
             return Written(outcome.stored, duplicates, outcome.refused)
 
@@ -245,17 +245,13 @@ class Database:
         else:
             outcome.stored += int(tag.rpartition(" ")[2])
 
-    async def _write_rest(
-        self,
-        connection: "Connection[Any]",
-        letters: Collection[DeadLetter],
-        events: Sequence[AlarmEvent],
-    ) -> None:
+    async def _write_rest(self, connection: "Connection[Any]", letters: Collection[DeadLetter], batch: Batch) -> None:
         if letters:
             await connection.executemany(_UPSERT_DEAD_LETTER, [_dead_letter_row(letter) for letter in letters])
-        if events:
-            await connection.executemany(_INSERT_EVENT, [_event_row(event) for event in events])
-            await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in events])
+        if batch.events:
+            rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in batch.events]
+            await connection.executemany(_INSERT_EVENT, rows)
+            await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in batch.events])
 
 
 async def detect_edition(connection: "Connection[Any]") -> Edition:
@@ -470,8 +466,8 @@ _UPSERT_DEAD_LETTER: Final = """
 """
 _INSERT_EVENT: Final = """
     INSERT INTO diagnostic_results (event_id, alarm_id, well_id, "timestamp", diagnosis, category, severity, transition,
-        state, confidence, actions, resolution_time, telemetry_snapshot, evidence, tree_version, event)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        state, confidence, actions, resolution_time, telemetry_snapshot, evidence, tree_version, event, published_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
     ON CONFLICT (event_id, "timestamp") DO NOTHING
 """
 _UPSERT_ALARM: Final = """

@@ -3,7 +3,7 @@
     receive   decode, diagnose, publish the alerts, put it all into the open batch          (called by the broker)
     write     close a batch when it is due, make it durable: database, else spool, else wait           (task)
     settle    once a batch is durable and its alerts are accepted, acknowledge its deliveries          (task)
-    drain     what the spool holds goes to the database when that is back                              (task)
+    drain_overflow  what the spool holds goes to the database when that is back                        (task)
 
 Rules:
     1. No acknowledgement before durability: a batch carries its deliveries through all stages (I1).
@@ -15,17 +15,17 @@ Rules:
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from esp_ingestd.config import BatchSettings
+from esp_ingestd.config import Settings
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, Batcher, Trigger, Written
-from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.decode import Decoder, Reason
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
@@ -45,6 +45,24 @@ class Store(Protocol):
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note when the broker accepted these events, or raise Unavailable."""
+
+
+class Overflow(Protocol):
+    """Where batches become durable while the store is away."""
+
+    filled: asyncio.Event
+
+    async def append(self, batch: Batch) -> None:
+        """Make a batch durable, or raise Unavailable."""
+
+    async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
+        """The oldest batches as one, and the number to remove it by."""
+
+    async def remove(self, upto: int) -> None:
+        """The store has the batches up to this number."""
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        """Note that the broker accepted these events."""
 
 
 class Intake(Protocol):
@@ -72,34 +90,42 @@ class Pipeline:
 
     def __init__(
         self,
-        settings: BatchSettings,
+        settings: Settings,
         *,
         decoder: Decoder,
         diagnostician: Diagnostician,
         store: Store,
+        drain_store: Store,
+        overflow: Overflow | None,
         intake: Intake,
         alerts: Publisher,
-        alert_prefix: str,
-        max_wells: int,
         metrics: Metrics,
         on_store: Callable[[str], None] = lambda _why: None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        """Join the stages; `on_store` hears why the database takes no batches, or "" when it does."""
+        """Join the stages.
+
+        `drain_store` is a second way into the store, so that what is live never waits behind a backlog. Without
+        `overflow`, batches wait in memory and intake stops. `on_store` hears why the store takes no batches, or ""
+        when it does.
+        """
         self._decoder = decoder
         self._diagnostician = diagnostician
         self._store = store
+        self._drain_store = drain_store
+        self._overflow = overflow
+        self._is_away = False
         self._intake = intake
         self._alerts = alerts
-        self._alert_prefix = alert_prefix
-        self._max_wells = max_wells
+        self._alert_prefix = settings.alerts.topic_prefix
+        self._max_wells = settings.diagnosis.max_wells
         self._metrics = metrics
         self._on_store = on_store
         self._clock = clock
-        self._max_rows = settings.max_in_flight_rows
-        self._max_bytes = settings.max_in_flight_bytes
-        self._batcher = Batcher(max_rows=settings.max_rows, max_age_ms=settings.max_age_ms)
-        self._batch_rows = settings.max_rows
+        self._max_rows = settings.batch.max_in_flight_rows
+        self._max_bytes = settings.batch.max_in_flight_bytes
+        self._batcher = Batcher(max_rows=settings.batch.max_rows, max_age_ms=settings.batch.max_age_ms)
+        self._batch_rows = settings.batch.max_rows
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -147,8 +173,8 @@ class Pipeline:
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)
 
-    def announce_again(self, events: Iterable[dict[str, object]]) -> None:
-        """Publish events that an earlier run wrote and no broker accepted (I8)."""
+    def announce_again(self, events: Iterable[Mapping[str, object]]) -> None:
+        """Publish events that an earlier run wrote and no broker is known to have accepted (I8)."""
         for event in events:
             topic = f"{self._alert_prefix}/{event['well_id']}/events"
             accepted = self._alerts.publish(topic, json.dumps(event).encode())
@@ -162,10 +188,27 @@ class Pipeline:
         while True:
             batch = await self._next_batch()
             self._count_closed(batch)
-            written = await self._write_for_ever(batch)
-            self._count_written(batch, written)
+            await self._make_durable(batch)
+            self._metrics.reading_delay.observe([reading[-1] for reading in batch.readings], self._clock())
             self._durable.put_nowait(batch)
             await self._mark_published()
+
+    async def drain_overflow(self) -> None:
+        """Bring what overflowed into the store, oldest first, for ever.
+
+        Cancel: a batch that was stored and not yet removed is sent again, which the keys make harmless.
+        """
+        overflow = self._overflow
+        while overflow is not None:
+            await overflow.filled.wait()
+            async for attempt in self._attempts():
+                with attempt:
+                    if oldest := await overflow.oldest(self._batch_rows):
+                        batch, upto = oldest
+                        written = await self._drain_store.write(batch)
+                        self._set_away("")
+                        await overflow.remove(upto)
+                        self._count_written(written)
 
     async def settle(self) -> None:
         """Acknowledge what is durable, in order, once its alerts are accepted, for ever.
@@ -182,7 +225,7 @@ class Pipeline:
             if 2 * self._rows <= self._max_rows and 2 * self._bytes <= self._max_bytes:
                 self._resume()
             if batch.events:
-                self._count_accepted(batch)
+                await self._note_accepted(batch)
             if not self._rows and not self._batcher.open:
                 self._idle.set()
 
@@ -196,6 +239,11 @@ class Pipeline:
         self._wake.set()
         await self._idle.wait()
         await self._mark_published()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store takes no batches now."""
+        return self._is_away
 
     @property
     def in_flight(self) -> int:
@@ -255,25 +303,50 @@ class Pipeline:
             except TimeoutError:
                 pass
 
-    async def _write_for_ever(self, batch: Batch) -> Written:
-        """The only retry policy: with growing pauses and jitter, until the database takes it."""
-        attempts = AsyncRetrying(
+    async def _make_durable(self, batch: Batch) -> None:
+        """In the store; while that is away, in the overflow; while neither takes it, wait."""
+        async for attempt in self._attempts():
+            with attempt:
+                self.progress += 1
+                if not self._is_away:
+                    try:
+                        await self._store_batch(batch)
+                    except Unavailable as unavailable:
+                        if self._overflow is None:
+                            raise
+                        self._count_unavailable(unavailable)
+                    else:
+                        return
+                await self._spill(batch)
+
+    async def _store_batch(self, batch: Batch) -> None:
+        began = time.perf_counter()
+        written = await self._store.write(batch)
+        self._metrics.batch_write_seconds.observe(time.perf_counter() - began)
+        self._set_away("")
+        self._count_rejected(batch)
+        self._count_written(written)
+
+    async def _spill(self, batch: Batch) -> None:
+        assert self._overflow is not None  # noqa: S101 - only then is a batch spilled
+        try:
+            await self._overflow.append(batch)
+        except Unavailable:
+            self._is_away = False  # the next attempt asks the store again
+            raise
+        batch.is_spilled = True
+        self._count_rejected(batch)
+
+    def _attempts(self) -> AsyncRetrying:
+        """The only retry policy: for ever, with growing pauses and jitter."""
+        return AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=RETRY_MAX_S),
             before_sleep=self._count_failure,
         )
-        began = time.perf_counter()
-        async for attempt in attempts:
-            with attempt:
-                began = time.perf_counter()
-                self.progress += 1
-                written = await self._store.write(batch)
-        self._metrics.batch_write_seconds.observe(time.perf_counter() - began)
-        self._on_store("")
-        return written
 
     async def _mark_published(self) -> None:
-        if self._published:
+        if self._published and not self._is_away and not (self._overflow and self._overflow.filled.is_set()):
             event_ids = self._published.copy()
             try:
                 await self._store.mark_published(event_ids, self._clock())
@@ -289,7 +362,12 @@ class Pipeline:
 
     def _count_unavailable(self, unavailable: Unavailable) -> None:
         self._metrics.store_errors.labels(unavailable.kind).inc()
-        self._on_store(str(unavailable))
+        if not unavailable.kind.startswith("spool"):
+            self._set_away(str(unavailable))
+
+    def _set_away(self, why: str) -> None:
+        self._is_away = bool(why)
+        self._on_store(why)
 
     def _count_closed(self, batch: Batch) -> None:
         metrics = self._metrics
@@ -298,17 +376,18 @@ class Pipeline:
         metrics.batch_rows.observe(batch.rows)
         metrics.batches.labels(batch.trigger.value).inc()
 
-    def _count_written(self, batch: Batch, written: Written) -> None:
+    def _count_rejected(self, batch: Batch) -> None:
+        for reason, count in batch.rejected.items():
+            self._metrics.readings_rejected.labels(reason.value).inc(count)
+
+    def _count_written(self, written: Written) -> None:
         metrics = self._metrics
         metrics.readings_stored.inc(written.stored)
         metrics.readings_duplicate.inc(written.duplicates)
-        for reason, count in batch.rejected.items():
-            metrics.readings_rejected.labels(reason.value).inc(count)
         if written.refused:
-            metrics.readings_rejected.labels("refused_by_database").inc(len(written.refused))
+            metrics.readings_rejected.labels(Reason.REFUSED_BY_DATABASE.value).inc(len(written.refused))
             reading, why = written.refused[0]
             _log.warning("database refuses readings", count=len(written.refused), well_id=reading.well_id, why=why)
-        metrics.reading_delay.observe([reading[-1] for reading in batch.readings], self._clock())
 
     def _note_published(self, event_id: str, _accepted: object) -> None:
         self._published.append(event_id)
@@ -317,8 +396,14 @@ class Pipeline:
         self._metrics.alerts_published.labels(event.severity).inc()
         self._metrics.alert_delay.observe([arrived_us], self._clock())
 
-    def _count_accepted(self, batch: Batch) -> None:
-        self._published += [event.event_id for event in batch.events]
+    async def _note_accepted(self, batch: Batch) -> None:
+        event_ids = [event.event_id for event in batch.events]
+        self._published += event_ids
+        if batch.is_spilled and self._overflow is not None:
+            try:
+                await self._overflow.mark_published(event_ids, self._clock())
+            except Unavailable as unavailable:  # then they are published once more after a crash
+                self._count_unavailable(unavailable)
 
     def _count_active_wells(self) -> int:
         since_us = self._clock() - HOUR_US

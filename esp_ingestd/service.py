@@ -29,6 +29,7 @@ from esp_ingestd.errors import ConfigurationError, Unavailable
 from esp_ingestd.http import Health, HttpServer
 from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
 PROBE_INTERVAL_S: Final = 2.0
@@ -71,6 +72,8 @@ class Service:
         self.http = HttpServer(settings.http, self.metrics.registry, self.health)
         self.database = Database(settings.database)
         mqtt = settings.mqtt
+        self.spool = Spool(settings.spool)
+        self._drain_database = Database(settings.database, name="esp-ingestd drain")
         self.broker = Mqtt(
             mqtt,
             client_id=mqtt.client_id,
@@ -80,7 +83,7 @@ class Service:
         self.alerts = Mqtt(mqtt, client_id=f"{mqtt.client_id}-alerts")
         self.metrics.alerts_waiting.set_function(lambda: self.alerts.waiting)
         self.pipeline = Pipeline(
-            settings.batch,
+            settings,
             decoder=Decoder(
                 mqtt.topics,
                 max_payload_bytes=mqtt.max_payload_bytes,
@@ -89,10 +92,10 @@ class Service:
             ),
             diagnostician=Diagnostician(tree, wells),
             store=self.database,
+            drain_store=self._drain_database,
+            overflow=self.spool,
             intake=self.broker,
             alerts=self.alerts,
-            alert_prefix=settings.alerts.topic_prefix,
-            max_wells=settings.diagnosis.max_wells,
             metrics=self.metrics,
             on_store=self._on_database,
         )
@@ -104,6 +107,7 @@ class Service:
 
         Raises:
             OSError: the HTTP address cannot be had.
+            Unavailable: the spool's directory cannot be used.
             ExceptionGroup: a task ended unexpectedly.
         """
         url = self.http.listen()
@@ -113,10 +117,12 @@ class Service:
         _log.info("starting", version=__version__, http=url, broker=self.broker.address, database=self.database.address)
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_unending("http", self.http.serve()), name="http")
+                await self._recover()
                 for name, task in {
-                    "http": self.http.serve(),
                     "write": self.pipeline.write(),
                     "settle": self.pipeline.settle(),
+                    "drain": self.pipeline.drain_overflow(),
                     "alerts": self.alerts.run(self._on_alerts),
                     "broker": self.broker.run(self._on_broker),
                     "database": self._keep_database(),
@@ -130,6 +136,16 @@ class Service:
         finally:
             await self._close()
         _log.info("stopped")
+
+    async def _recover(self) -> None:
+        """See what an earlier run left in the spool."""
+        recovered = await self.spool.open()
+        self.metrics.readings_recovered.inc(recovered.readings)
+        self.metrics.readings_spooled.set_function(lambda: self.spool.status.readings)
+        self.metrics.spool_bytes.set_function(lambda: self.spool.status.size_bytes)
+        self.pipeline.announce_again(event.payload() for event in recovered.unpublished)
+        if recovered.readings:
+            _log.info("found readings in the spool", readings=recovered.readings)
 
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set():
@@ -156,6 +172,8 @@ class Service:
                 await self.broker.close()
                 await self.alerts.close()
                 await self.database.close()
+                await self._drain_database.close()
+                await self.spool.close()
 
     def _on_broker(self, why: str) -> None:
         self._report("broker", why)
@@ -187,7 +205,8 @@ class Service:
             except Unavailable as unavailable:
                 self._on_database(str(unavailable))
             else:
-                self._on_database("")
+                if not self.pipeline.is_away:  # it may answer and still not take a batch
+                    self._on_database("")
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def _keep_time(self) -> None:

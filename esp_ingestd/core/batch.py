@@ -65,6 +65,8 @@ class Batch:
     events: list[AlarmEvent] = field(default_factory=list)
     accepted: list[Any] = field(default_factory=list)
     """For each alert that came of it, what is done once the broker has it."""
+    published: dict[str, int] = field(default_factory=dict)
+    """Event identity -> when the broker accepted it, where that is known before the event is stored; microseconds."""
     deliveries: list[int] = field(default_factory=list)
     rejected: dict[Reason, int] = field(default_factory=dict)
     rows: int = 0
@@ -73,6 +75,8 @@ class Batch:
     newest_us: int = 0
     """When its newest delivery arrived."""
     trigger: Trigger = Trigger.DRAIN
+    is_spilled: bool = False
+    """It is in the spool, not in the database."""
 
     def __bool__(self) -> bool:
         """Whether anything came."""

@@ -1,0 +1,354 @@
+"""The spool: batches on disk while the database cannot take them, in SQLite.
+
+Rules:
+    1. What `append` returned for is on disk: WAL with synchronous=FULL, so every commit is fsynced. Then it may be
+       acknowledged.
+    2. It is bounded by `spool.max_bytes`. When it is full `append` raises, nothing is dropped: intake stops and the
+       broker keeps the rest.
+    3. Batches leave in order, merged to the size that COPY likes, and are removed once they are in the database. A
+       crash in between sends them twice, which the keys make harmless.
+    4. A damaged file is set aside whole as soon as the damage shows, what can be read of it is kept, and one line
+       says how much. Nothing reads the whole file at start: it may be large, and the start is to be quick.
+    5. One process owns a directory: a lock file says so.
+"""
+
+import asyncio
+import base64
+import fcntl
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Final, NamedTuple, ParamSpec, TypeVar
+
+import structlog
+from pydantic_core import from_json, to_json
+
+from esp_ingestd.config import SpoolSettings
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.batch import Batch, DeadLetter
+from esp_ingestd.core.decode import Reason
+from esp_ingestd.core.reading import Reading
+from esp_ingestd.errors import Unavailable
+
+FILE_NAME: Final = "spool.sqlite"
+FORMAT: Final = 1
+RESERVE_BYTES: Final = 65_536  # of max_bytes, for SQLite's own pages
+
+_log = structlog.stdlib.get_logger(__name__)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_SCHEMA: Final = """
+    CREATE TABLE IF NOT EXISTS batches (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        readings INTEGER NOT NULL,    -- how many
+        events INTEGER NOT NULL,      -- how many
+        oldest_us INTEGER NOT NULL,   -- when the first of them arrived, microseconds since 1970 UTC
+        checksum INTEGER NOT NULL,    -- CRC-32 of content
+        content BLOB NOT NULL         -- the batch, JSON, zlib
+    );
+    CREATE TABLE IF NOT EXISTS published (
+        event_id TEXT PRIMARY KEY,    -- of an event in batches that the broker has accepted
+        at_us INTEGER NOT NULL        -- when, microseconds since 1970 UTC
+    ) WITHOUT ROWID;
+"""
+
+
+class Status(NamedTuple):
+    """What is in the spool."""
+
+    batches: int
+    readings: int
+    size_bytes: int
+    oldest_us: int | None
+    """When the oldest reading arrived, microseconds since 1970 UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What an earlier run left."""
+
+    readings: int
+    unpublished: Sequence[AlarmEvent]
+    """Events whose acceptance by the broker was not noted."""
+
+
+class Spool:
+    """Batches on disk. All of SQLite runs in one thread of its own, so that fsync never holds the event loop."""
+
+    def __init__(self, settings: SpoolSettings) -> None:
+        self._settings = settings
+        self._path = settings.directory / FILE_NAME
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._connection: sqlite3.Connection | None = None
+        self._lock_file: IO[str] | None = None
+        self.status = Status(0, 0, 0, None)
+        self.filled = asyncio.Event()
+        """Set while there is something to drain."""
+
+    async def open(self) -> Recovered:
+        """Take the directory and see what an earlier run left.
+
+        Raises:
+            Unavailable: the directory cannot be used, or another daemon uses it.
+        """
+        recovered = await self._run(self._open)
+        await self._look()
+        return recovered
+
+    async def append(self, batch: Batch) -> None:
+        """Put a batch on disk; once this returns it survives power loss.
+
+        Raises:
+            Unavailable: the spool is full, or the disk fails.
+
+        Cancel: the batch may or may not be on disk.
+        """
+        content = await self._run(_encode, batch)
+        oldest_us = batch.readings[0].received_us if batch.readings else batch.opened_us
+        await self._run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
+        await self._look()
+
+    async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
+        """The oldest batches as one of at most about `max_rows` rows, and the number to `remove` it by."""
+        return await self._run(self._read_oldest, max_rows)
+
+    async def remove(self, upto: int) -> None:
+        """Forget the batches up to this number: the database has them."""
+        await self._run(self._delete, upto)
+        await self._look()
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        """Note that the broker accepted these events."""
+        await self._run(self._insert_published, event_ids, at_us)
+
+    async def close(self) -> None:
+        """Close the file and free the directory."""
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    async def _look(self) -> None:
+        self.status = await self._run(self._read_status)
+        if self.status.batches:
+            self.filled.set()
+        else:
+            self.filled.clear()
+
+    async def _run(
+        self, work: Callable[_Parameters, _Result], *args: _Parameters.args, **_kwargs: _Parameters.kwargs
+    ) -> _Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        except sqlite3.Error as error:
+            kind = "spool_full" if "full" in str(error) else "spool"
+            raise Unavailable(f"spool {self._path}: {error}", kind=kind) from error
+        except OSError as error:
+            raise Unavailable(f"spool {self._path}: {error.strerror}", kind="spool") from error
+
+    # What follows runs in the spool's thread.
+
+    def _open(self) -> Recovered:
+        directory = self._settings.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _lock(directory)
+        try:
+            self._connection = _connect(self._path)
+            return self._recover()
+        except sqlite3.DatabaseError as error:
+            self._set_aside(str(error))
+            return self._recover()
+
+    def _recover(self) -> Recovered:
+        connection = self._opened()
+        published = {row[0] for row in connection.execute("SELECT event_id FROM published")}
+        with_events = connection.execute("SELECT content FROM batches WHERE events > 0 ORDER BY seq")
+        events = [event for (content,) in with_events for event in _decode(content).events]
+        readings = connection.execute("SELECT coalesce(sum(readings), 0) FROM batches").fetchone()[0]
+        return Recovered(readings, [event for event in events if event.event_id not in published])
+
+    def _set_aside(self, why: str) -> None:
+        """Keep the damaged file for people, and what can be read of it for the database."""
+        if self._connection is not None:
+            self._connection.close()
+        aside = self._path.with_name(f"{FILE_NAME}.damaged-{time.time_ns() // 1_000_000_000}")
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self._path.with_name(FILE_NAME + suffix).rename(aside.with_name(aside.name + suffix))
+        self._connection = _connect(self._path)
+        kept = damaged = 0
+        for row in _salvage(aside):
+            if zlib.crc32(row[-1]) == row[-2]:
+                self._connection.execute(_INSERT, row)
+                kept += 1
+            else:
+                damaged += 1
+        self._connection.commit()
+        _log.error("spool was damaged", why=why, batches_kept=kept, batches_damaged=damaged, set_aside=str(aside))
+
+    def _insert(self, readings: int, events: int, oldest_us: int, content: bytes) -> None:
+        connection = self._opened()
+        if self._size_bytes() + len(content) + RESERVE_BYTES > self._settings.max_bytes:
+            raise sqlite3.OperationalError(f"full: spool.max_bytes = {self._settings.max_bytes} is reached")
+        with connection:
+            connection.execute(_INSERT, (readings, events, oldest_us, zlib.crc32(content), content))
+
+    def _read_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
+        try:
+            return self._merge_oldest(max_rows)
+        except sqlite3.DatabaseError as error:
+            self._set_aside(str(error))
+            return self._merge_oldest(max_rows)
+
+    def _merge_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
+        merged, last = Batch(), 0
+        rows = self._opened().execute("SELECT seq, readings, checksum, content FROM batches ORDER BY seq")
+        with closing(rows):
+            for seq, readings, checksum, content in rows:
+                if last and len(merged.readings) + readings > max_rows:
+                    break
+                if zlib.crc32(content) != checksum:
+                    raise sqlite3.DatabaseError(f"batch {seq} fails its checksum")
+                _merge(merged, _decode(content))
+                last = seq
+        if not last:
+            return None
+        for event in merged.events:
+            found = (
+                self._opened().execute("SELECT at_us FROM published WHERE event_id = ?", (event.event_id,)).fetchone()
+            )
+            if found:
+                merged.published[event.event_id] = found[0]
+        return merged, last
+
+    def _delete(self, upto: int) -> None:
+        connection = self._opened()
+        with connection:
+            connection.execute("DELETE FROM batches WHERE seq <= ?", (upto,))
+            if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+                connection.execute("DELETE FROM published")
+        if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+            connection.execute("VACUUM")  # an outage is over: give the disk back
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _insert_published(self, event_ids: Iterable[str], at_us: int) -> None:
+        with self._opened() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO published VALUES (?, ?)", [(each, at_us) for each in event_ids]
+            )
+
+    def _read_status(self) -> Status:
+        row = (
+            self._opened()
+            .execute("SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches")
+            .fetchone()
+        )
+        return Status(row[0], row[1], self._size_bytes() if row[0] else 0, row[2])
+
+    def _size_bytes(self) -> int:
+        used = self._opened().execute(
+            "SELECT (page_count - freelist_count) * page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
+        return int(used.fetchone()[0])
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.OperationalError("is not open")
+        return self._connection
+
+
+def read_status(settings: SpoolSettings) -> Status:
+    """What is in the spool, also while a daemon uses it.
+
+    Raises:
+        Unavailable: there is none, or it cannot be read.
+    """
+    path = settings.directory / FILE_NAME
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            row = connection.execute(
+                "SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches"
+            ).fetchone()
+            return Status(row[0], row[1], path.stat().st_size, row[2])
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(f"spool {path}: {error}", kind="spool") from error
+
+
+_INSERT: Final = "INSERT INTO batches (readings, events, oldest_us, checksum, content) VALUES (?, ?, ?, ?, ?)"
+
+
+def _lock(directory: Path) -> IO[str]:
+    """Take the directory for this process; the kernel gives it back however the process ends."""
+    file = (directory / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Unavailable(f"spool {directory}: another daemon uses it; give each its own", kind="spool") from None
+    return file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def _salvage(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Every row that can still be read, by number, over pages that cannot."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batches'").fetchone()
+        for seq in range(1, (last[0] if last else 0) + 1):
+            with suppress(sqlite3.Error):
+                query = "SELECT readings, events, oldest_us, checksum, content FROM batches WHERE seq = ?"
+                if row := connection.execute(query, (seq,)).fetchone():
+                    yield row
+
+
+def _encode(batch: Batch) -> bytes:
+    document = {
+        "format": FORMAT,
+        "readings": batch.readings,
+        "dead_letters": [
+            {**asdict(each), "payload": base64.b64encode(each.payload).decode()} for each in batch.dead_letters.values()
+        ],
+        "events": [asdict(event) for event in batch.events],
+    }
+    return zlib.compress(to_json(document), 1)
+
+
+def _decode(content: bytes) -> Batch:
+    document = from_json(zlib.decompress(content))
+    readings = [Reading._make(each) for each in document["readings"]]
+    letters = [
+        DeadLetter(**{**each, "payload": base64.b64decode(each["payload"]), "reason": Reason(each["reason"])})
+        for each in document["dead_letters"]
+    ]
+    known = {field.name for field in fields(AlarmEvent)}
+    events = [AlarmEvent(**{key: value for key, value in each.items() if key in known}) for each in document["events"]]
+    return Batch(readings=readings, dead_letters={each.fingerprint: each for each in letters}, events=events)
+
+
+def _merge(into: Batch, batch: Batch) -> None:
+    into.readings += batch.readings
+    into.events += batch.events
+    for key, letter in batch.dead_letters.items():
+        if same := into.dead_letters.get(key):
+            same.times += letter.times
+            same.received_us = letter.received_us
+        else:
+            into.dead_letters[key] = letter
