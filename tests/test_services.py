@@ -10,8 +10,7 @@ from services import EDITIONS, FreshDatabase, Services
 @pytest.mark.parametrize("group", [*EDITIONS, "mosquitto"])
 def test_the_group_can_be_had(services: Services, group: str) -> None:
     """Says in every run's summary which groups of tests were left out, and why."""
-    if group not in {*services.databases, *services.brokers}:
-        pytest.skip(f"{group}: {services.why_not(group)}")
+    services.skip_unless_offered(group)
 
 
 async def test_a_fresh_database_is_of_its_edition(database: FreshDatabase) -> None:
