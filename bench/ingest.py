@@ -21,7 +21,7 @@ from pathlib import Path
 import asyncpg
 
 from esp_ingestd import embedded
-from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.reading import Reading, to_datetime
 from esp_ingestd.database import COLUMNS
 
 HERE = Path(__file__).parent
@@ -137,13 +137,14 @@ def quantile(now: dict[str, float], before: dict[str, float], q: float) -> str:
 
 async def copy_alone(dsn: str, rows: int = 100_000, batch: int = 5_000) -> float:
     """Rows/s of COPY into the same table, from one connection, in batches as the daemon's largest."""
-    from esp_ingestd.core.reading import to_datetime
-
     connection = await asyncpg.connect(dsn)
     first_us = int(time.time() * 1e6) - 20 * 86_400_000_000
     sample = Reading("COPY", first_us, 2001.5, 850.25, 45.2, 92.0, 0.12, 58.0, 3.1, 220.5, 410.0, 2950.0)
     batches = [
-        [(f"COPY-{k % 100}", to_datetime(first_us + (b * batch + k) * 1000), *sample[2:20], to_datetime(first_us)) for k in range(batch)]
+        [
+            (f"COPY-{k % 100}", to_datetime(first_us + (b * batch + k) * 1000), *sample[2:20], to_datetime(first_us))
+            for k in range(batch)
+        ]
         for b in range(rows // batch)
     ]
     began = time.monotonic()
@@ -172,7 +173,13 @@ def main() -> None:
                 rows = [(0, 1, 1000), (0, 100, 1000), (5000, 1, 1000), (0, 1, 10_000)]
                 for days, (rate, array, wells) in enumerate(rows, 1):
                     row = measure(
-                        subject, broker.port, seconds=options.seconds, rate=rate, array=array, wells=wells, days=2.0 * days
+                        subject,
+                        broker.port,
+                        seconds=options.seconds,
+                        rate=rate,
+                        array=array,
+                        wells=wells,
+                        days=2.0 * days,
                     )
                     print(row, flush=True)
             print(f"COPY alone, batches of 5000: {asyncio.run(copy_alone(database.dsn)):.0f} rows/s")

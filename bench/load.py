@@ -1,8 +1,9 @@
 """A load generator that is not the bottleneck: MQTT 3.1.1 on a bare socket, packets made by bytes formatting.
 
-usage: load.py PORT SECONDS RATE ARRAY WELLS [START_MS]
+usage: load.py PORT SECONDS RATE ARRAY WELLS [START_MS [MESSAGES]]
 Publishes at QoS 1 for SECONDS, RATE readings/s (0: as fast as the broker takes them), ARRAY readings to a message,
-over WELLS wells; each reading has a timestamp of its own. Prints how many readings the broker accepted.
+over WELLS wells; each reading has a timestamp of its own (from START_MS, a day ago when 0); MESSAGES at the most.
+Prints how many readings the broker accepted.
 """
 
 import select
@@ -50,18 +51,18 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
-def run(port: int, seconds: float, rate: float, array: int, wells: int, start_ms: int) -> int:
+def run(port: int, seconds: float, rate: float, array: int, wells: int, start_ms: int, most: int) -> int:
     """Send; the number of readings that the broker has acknowledged."""
     sock = connect(port)
     topics = [b"esp/WELL-%05d/telemetry" % well for well in range(wells)]
     sent = acknowledged_bytes = 0
     began = time.monotonic()
-    while (elapsed := time.monotonic() - began) < seconds:
+    while (elapsed := time.monotonic() - began) < seconds and sent < most:
         window = sent - acknowledged_bytes // 4
         ahead = rate and sent * array - rate * elapsed
         if window < WINDOW and ahead <= 0:
             chunk = []
-            for _ in range(CHUNK if not rate else min(CHUNK, max(1, int(-ahead / array)))):
+            for _ in range(min(most - sent, CHUNK, max(1, int(-ahead / array)) if rate else CHUNK)):
                 well = sent % wells
                 first_ms = start_ms + sent // wells * array
                 payload = (
@@ -84,7 +85,6 @@ def run(port: int, seconds: float, rate: float, array: int, wells: int, start_ms
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    start = int(arguments[5]) if len(arguments) > 5 else int(time.time() * 1000) - 86_400_000  # noqa: PLR2004 - usage
-    port, seconds, rate, array, wells = arguments[:5]
-    print(run(int(port), float(seconds), float(rate), int(array), int(wells), start))
+    port, seconds, rate, array, wells, start, most = (*map(float, sys.argv[1:]), 0.0, 0.0)[:7]
+    start = start or time.time() * 1000 - 86_400_000
+    print(run(int(port), seconds, rate, int(array), int(wells), int(start), int(most) or sys.maxsize))

@@ -1,7 +1,7 @@
 """The broker: persistent sessions, deliveries in, acknowledgements and alerts out.
 
 paho is driven from the event loop. It keeps the protocol: connecting, subscribing, publishing, keepalive. Only what
-is hot goes a road of our own (docs/adr/0002): the socket is read in large pieces and a PUBLISH is taken apart
+is hot goes a road of our own (docs/adr/0001): the socket is read in large pieces and a PUBLISH is taken apart
 in place, and acknowledgements leave many to a packet queue entry. Measured, that is a third of paho's own cost.
 
 Rules:
@@ -517,7 +517,7 @@ class Mqtt:
             self._answer.set_result(fault)
 
     def _on_connect(
-        self, client: object, _userdata: object, flags: paho.ConnectFlags, reason: ReasonCode, _properties: object
+        self, client: object, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if client is not self._client:
             return
@@ -527,7 +527,6 @@ class Mqtt:
                 _log.warning("broker refuses MQTT 5, going on with 3.1.1", broker=self.address)
             self._settle(f"connection refused: {reason.getName()}")
             return
-        _log.debug("broker answered", broker=self.address, session_present=flags.session_present)
         self._settle("")
 
     def _on_subscribe(
