@@ -7,7 +7,8 @@ Rules:
     3. A batch is closed when it is full, when its oldest row is old enough, or when waiting longer is pointless:
        a broker that holds back after a few unacknowledged deliveries (20 is usual, 10 the smallest default known)
        sends nothing more until we acknowledge, so a pause with that many waiting ends the wait.
-    4. Nothing in here waits or reads a clock; time comes in microseconds.
+    4. Nothing in here waits or reads a clock; time comes in microseconds. A clock that is set back closes the batch:
+       nobody knows its age then.
 """
 
 import hashlib
@@ -144,16 +145,18 @@ class Batcher:
             return Trigger.ROWS
         if not batch:
             return None
-        if now_us - batch.opened_us >= self._max_age_us:
+        if not 0 <= now_us - batch.opened_us < self._max_age_us:
             return Trigger.AGE
         if len(batch.deliveries) >= WINDOW_DELIVERIES and now_us - batch.newest_us >= QUIET_US:
             return Trigger.QUIET
         return None
 
     def wait_us(self, now_us: int) -> int:
-        """How long until `due` can change its answer by time alone."""
+        """How long until `due` can change its answer by time alone; asked of an open batch that is not due."""
         left_us = self.open.opened_us + self._max_age_us - now_us
-        return max(min(left_us, QUIET_US if len(self.open.deliveries) >= WINDOW_DELIVERIES else left_us), 0)
+        if len(self.open.deliveries) >= WINDOW_DELIVERIES:
+            left_us = min(left_us, self.open.newest_us + QUIET_US - now_us)
+        return left_us
 
     def take(self, trigger: Trigger) -> Batch:
         """Close the open batch and open the next."""
