@@ -289,6 +289,7 @@ class Mqtt:
         self._client: _Paho | None = None
         self._lost = asyncio.Event()
         self._lost_reason = ""
+        self._failure: Exception | None = None
         self._answer: asyncio.Future[str] | None = None
         self._outbox: deque[Publication] = deque()
         self._sent: dict[int, Publication] = {}
@@ -322,6 +323,8 @@ class Mqtt:
                     await self.connect()
                     on_change("")
                     await self._lost.wait()
+                    if self._failure is not None:
+                        raise self._failure
                     why = self._lost_reason
                 except Unavailable as unavailable:
                     why = str(unavailable)
@@ -580,15 +583,23 @@ class Mqtt:
         return Publication(self.status_topic, json.dumps(payload).encode(), retain=True)
 
     def _on_readable(self) -> None:
-        if (client := self._client) is not None:
-            client.read()
-            if client.has_pending() and not self.paused:
+        if (client := self._client) is not None and not self.paused:
+            self._guard(client.read)
+            if client.has_pending():
                 asyncio.get_running_loop().call_soon(self._on_readable)
 
     def _take_buffered(self) -> None:
-        if self._client is not None and not self.paused:
-            self._client.take_packets()
+        if (client := self._client) is not None and not self.paused:
+            self._guard(client.take_packets)
             self._on_readable()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """An exception of who receives is a bug: it ends `run`, and with it the service (I7)."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised again by `run`
+            self._failure = error
+            self._lost.set()
 
     def _on_writable(self) -> None:
         if self._client is not None:

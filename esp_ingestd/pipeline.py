@@ -15,6 +15,7 @@ Rules:
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -129,7 +130,9 @@ class Pipeline:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closed: deque[Batch] = deque()
         self._durable: asyncio.Queue[Batch] = asyncio.Queue()
+        self._under_way = 0  # batches, the open one included, that are not settled
         self._published: list[str] = []
         self._draining = False
         self._rows = 0
@@ -147,8 +150,7 @@ class Pipeline:
         batch = self._batcher.open
         rows_before, bytes_before = batch.rows, batch.size_bytes
         if not batch:
-            self._idle.clear()
-            self._wake.set()
+            self._begin_batch()
         self._batcher.add_message(topic, payload, readings, rejection, delivery, received_us)
         self._rows += batch.rows - rows_before
         self._bytes += batch.size_bytes - bytes_before
@@ -160,6 +162,7 @@ class Pipeline:
                 if events := observe(reading):
                     self._announce(events, received_us)
         if batch.rows >= self._batch_rows:
+            self._closed.append(self._batcher.take(Trigger.ROWS))
             self._wake.set()
         if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
             self._pause()
@@ -169,7 +172,6 @@ class Pipeline:
         now_us = self._clock()
         if events := self._diagnostician.pass_time(now_us):
             self._announce(events, now_us)
-            self._wake.set()
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)
 
@@ -226,7 +228,8 @@ class Pipeline:
                 self._resume()
             if batch.events:
                 await self._note_accepted(batch)
-            if not self._rows and not self._batcher.open:
+            self._under_way -= 1
+            if not self._under_way:
                 self._idle.set()
 
     async def drain(self) -> None:
@@ -266,7 +269,9 @@ class Pipeline:
     def _announce(self, events: Sequence[AlarmEvent], arrived_us: int) -> None:
         """Publish alerts at once, and let the open batch wait for their acceptance."""
         batch = self._batcher.open
-        batch.opened_us = batch.opened_us or arrived_us
+        if not batch:
+            batch.opened_us = arrived_us
+            self._begin_batch()
         for event in events:
             batch.events.append(event)
             well = f"{self._alert_prefix}/{event.well_id}"
@@ -275,7 +280,11 @@ class Pipeline:
             state = json.dumps(event.state_payload()).encode()
             stated = self._alerts.publish(f"{well}/state/{event.diagnosis}", state, retain=True)
             batch.accepted += (told, stated)
+
+    def _begin_batch(self) -> None:
+        self._under_way += 1
         self._idle.clear()
+        self._wake.set()
 
     def _pause(self) -> None:
         self._metrics.intake_paused.set(1)
@@ -288,11 +297,13 @@ class Pipeline:
 
     async def _next_batch(self) -> Batch:
         while True:
+            if self._closed:
+                return self._closed.popleft()
             now_us = self._clock()
-            if trigger := self._batcher.due(now_us) or (
-                Trigger.DRAIN if self._draining and self._batcher.open else None
-            ):
+            if trigger := self._batcher.due(now_us):
                 return self._batcher.take(trigger)
+            if self._draining and self._batcher.open:
+                return self._batcher.take(Trigger.DRAIN)
             self._wake.clear()
             if not self._batcher.open:
                 await self._wake.wait()
