@@ -23,6 +23,23 @@ test: .venv/dev ## the whole suite, against a real broker and real databases
 	@.ci/services
 	@$(python) -m pytest $(COVERAGE) $(ARGS)
 
+.PHONY: chaos
+chaos: .venv/dev ## load and random faults for two minutes, then everything is counted; ARGS="--seed 7"
+	@.ci/services
+	@PYTHONPATH=tests $(python) -m faults.chaos $(ARGS)
+
+.PHONY: soak
+soak: .venv/dev ## a steady load for an hour; memory and descriptors must stay flat
+	@.ci/services
+	@PYTHONPATH=tests $(python) -m faults.soak $(ARGS)
+
+.PHONY: bench
+bench: .venv/dev ## the figures of every hot path, on this machine
+	@.ci/services
+	@$(python) bench/ingest.py $(ARGS)
+	@$(python) bench/stages.py
+	@$(python) bench/receive.py
+
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage
 	$(python) -m ruff format --check .

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from faults.chaos import Chaos
+
+from esp_ingestd.embedded import find_mosquitto
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="Mosquitto is not on this machine")
+def test_i1_a_short_run_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    result = Chaos(tmp_path, seconds=15, rate=1_000, wells=20, seed=11).run()
+    assert sum(result.faults.values()) >= 3
+    assert (result.lost, result.wrong) == (0, 0), result.table()
+    assert result.stored == result.accepted > 0
+    assert result.peak_mb < 300, result.table()
