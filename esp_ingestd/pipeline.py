@@ -219,8 +219,8 @@ class Pipeline:
         """
         while True:
             batch = await self._durable.get()
-            for accepted in batch.accepted:
-                await accepted
+            if batch.accepted:
+                await asyncio.wait(batch.accepted)  # cancelled, it leaves them to the broker: they are not accepted
             self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
             self._rows -= batch.rows
             self._bytes -= batch.size_bytes
@@ -319,7 +319,7 @@ class Pipeline:
         async for attempt in self._attempts():
             with attempt:
                 self.progress += 1
-                if not self._is_away:
+                if not self._is_away or self._overflow is None:
                     try:
                         await self._store_batch(batch)
                     except Unavailable as unavailable:

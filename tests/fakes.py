@@ -1,0 +1,150 @@
+"""Fakes of what the pipeline talks to, held to the contracts of the real parts; a loop whose time is stepped."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from esp_ingestd.core.batch import Written
+from esp_ingestd.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from esp_ingestd.core.alarm import AlarmEvent
+    from esp_ingestd.core.batch import Batch
+    from esp_ingestd.core.reading import Reading
+
+_Parameters = ParamSpec("_Parameters")
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands still while there is work, and jumps to the next timer when there is none."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now_s
+
+    def _run_once(self) -> None:
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)._scheduled = False  # type: ignore[attr-defined]
+        if timers and not self._ready:  # type: ignore[attr-defined]
+            self.now_s = max(self.now_s, timers[0].when())
+        super()._run_once()  # type: ignore[misc]
+
+
+def stepped(test: Callable[_Parameters, Awaitable[None]]) -> Callable[_Parameters, None]:
+    """Run an async test on a `SteppedLoop`: a pause of an hour takes no time."""
+
+    @functools.wraps(test)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
+
+        with asyncio.Runner(loop_factory=SteppedLoop) as runner:
+            runner.run(main())
+
+    return run
+
+
+class FakeStore:
+    """A database in a dict. `gate` holds writes back, `faults` are raised by the next ones, before anything is kept."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], Reading] = {}
+        self.letters: dict[bytes, int] = {}
+        self.events: dict[str, AlarmEvent] = {}
+        self.published: dict[str, int] = {}
+        self.batches: list[Batch] = []
+        self.faults: deque[Exception] = deque()
+        self.refuses: Callable[[Reading], bool] = lambda _reading: False
+        self.is_away = False
+        self.attempts = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.passes_one = False
+        """The gate lets one write through and shuts again."""
+
+    async def write(self, batch: Batch) -> Written:
+        self.attempts += 1
+        await self.gate.wait()
+        if self.passes_one:
+            self.gate.clear()
+        if self.faults:
+            raise self.faults.popleft()
+        if self.is_away:
+            raise Unavailable("store is away", kind="connection")
+        refused = [reading for reading in batch.readings if self.refuses(reading)]
+        before = len(self.rows)
+        for reading in batch.readings:
+            if reading not in refused:
+                self.rows.setdefault((reading.well_id, reading.timestamp_us), reading)
+        for key, letter in batch.dead_letters.items():
+            self.letters[key] = self.letters.get(key, 0) + letter.times
+        self.events |= {event.event_id: event for event in batch.events}
+        self.batches.append(batch)
+        await asyncio.sleep(0)  # committed, and the answer is on its way
+        stored = len(self.rows) - before
+        return Written(stored, len(batch.readings) - stored - len(refused), [(each, "no") for each in refused])
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise Unavailable("store is away", kind="connection")
+        self.published |= dict.fromkeys(event_ids, at_us)
+
+
+class FakeBroker:
+    """Takes acknowledgements and alerts; `accepts` says whether alerts are accepted as they come."""
+
+    def __init__(self, *, accepts: bool = True) -> None:
+        self.paused = False
+        self.pauses = 0
+        self.acknowledged: list[int] = []
+        self.on_acknowledge: Callable[[Sequence[int]], None] = lambda _deliveries: None
+        self.published: list[tuple[str, bytes, bool]] = []
+        self.accepts = accepts
+        self.unaccepted: list[asyncio.Future[None]] = []
+
+    def pause(self) -> None:
+        self.pauses += not self.paused
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def acknowledge(self, deliveries: Sequence[int]) -> int:
+        self.on_acknowledge(deliveries)
+        self.acknowledged += deliveries
+        return len(deliveries)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
+        self.published.append((topic, payload, retain))
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.unaccepted.append(accepted)
+        if self.accepts:
+            self.accept_all()
+        return accepted
+
+    def accept_all(self) -> None:
+        """Accept what was published so far."""
+        for accepted in self.unaccepted:
+            if not accepted.done():
+                accepted.set_result(None)
+        self.unaccepted.clear()
+
+
+async def settled(until: Callable[[], Any]) -> None:
+    """Wait, a millisecond at a time, until something holds; on a `SteppedLoop` that takes no time."""
+    for _ in range(100_000):
+        if until():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it does not come to hold")

@@ -1,0 +1,432 @@
+"""The pipeline on fakes, its time driven by hand: each test holds an invariant of its design."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import FakeBroker, FakeStore, settled, stepped
+
+from esp_ingestd.config import Settings, Wells
+from esp_ingestd.core.batch import Trigger
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.well import WellSettings
+from esp_ingestd.errors import Unavailable
+from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.service import load_tree
+from esp_ingestd.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+T0 = 1_700_000_000_000_000
+TREE = load_tree(None)
+WELLS = Wells(WellSettings(nameplate_current_a=50.0))
+
+
+class Rig:
+    """A pipeline between fakes, and the deliveries that a broker would hold until they are acknowledged."""
+
+    def __init__(
+        self, store: FakeStore | None = None, *, accepts: bool = True, max_wells: int = 100, **batch: int
+    ) -> None:
+        self.store = store or FakeStore()
+        self.broker = FakeBroker(accepts=accepts)
+        self.broker.on_acknowledge = self._check_durable
+        self.metrics = Metrics()
+        settings = Settings.model_validate({"batch": batch, "diagnosis": {"max_wells": max_wells}})
+        topics = settings.mqtt.topics
+        self.pipeline = Pipeline(
+            settings,
+            decoder=Decoder(topics, max_payload_bytes=10_000_000),
+            diagnostician=Diagnostician(TREE, WELLS),
+            store=self.store,
+            drain_store=self.store,
+            overflow=None,
+            intake=self.broker,
+            alerts=self.broker,
+            metrics=self.metrics,
+            clock=self.now_us,
+        )
+        self.keys: dict[int, Sequence[tuple[str, int]]] = {}
+        """Of each delivery, the readings that must be stored before it is acknowledged."""
+
+    @staticmethod
+    def now_us() -> int:
+        return T0 + int(asyncio.get_running_loop().time() * 1e6)
+
+    def _check_durable(self, deliveries: Sequence[int]) -> None:
+        """I1, at the only place where it can be broken."""
+        for delivery in deliveries:
+            assert all(key in self.store.rows for key in self.keys.get(delivery, ()))
+
+    def deliver(self, delivery: int, second: int | None = None, well_id: str = "W1", **channels: float) -> None:
+        """A delivery with one reading, at `second` of its well's time."""
+        at_us = T0 - 86_400_000_000 + (delivery if second is None else second) * 1_000_000
+        document = {"timestamp": at_us / 1e6, **(channels or {"pip": float(delivery)})}
+        self.keys[delivery] = [(well_id, at_us)]
+        self.send(f"esp/{well_id}/telemetry", json.dumps(document).encode(), delivery)
+
+    def send(self, topic: str, payload: bytes, delivery: int) -> None:
+        self.pipeline.receive(topic, payload, delivery, self.now_us(), len(payload))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self.pipeline.write()), asyncio.create_task(self.pipeline.settle())]
+        try:
+            yield
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"esp_ingestd_{name}", labels) or 0.0
+
+    def rejected(self) -> float:
+        family = next(each for each in self.metrics.registry.collect() if each.name == "esp_ingestd_readings_rejected")
+        return sum(sample.value for sample in family.samples)
+
+
+# ------------------------------------------------------------------------------------- I1: not before it is durable
+
+
+@stepped
+async def test_nothing_is_acknowledged_while_the_write_is_under_way() -> None:
+    rig = Rig()
+    rig.store.gate.clear()
+    async with rig.running():
+        rig.deliver(1)
+        await settled(lambda: rig.store.attempts)
+        await asyncio.sleep(60)
+        assert rig.broker.acknowledged == []
+        rig.store.gate.set()
+        await settled(lambda: rig.broker.acknowledged == [1])
+
+
+@stepped
+async def test_nothing_is_acknowledged_while_the_database_is_away_and_all_is_once_it_is_back() -> None:
+    rig = Rig()
+    rig.store.is_away = True
+    async with rig.running():
+        rig.deliver(1)
+        await asyncio.sleep(3600)
+        assert rig.broker.acknowledged == []
+        assert rig.store.attempts > 3600 / 2 / 2, "no more than two seconds between attempts"
+        assert rig.counted("store_errors_total", kind="connection") == rig.store.attempts
+        rig.store.is_away = False
+        await settled(lambda: rig.broker.acknowledged == [1])
+    assert len(rig.store.rows) == 1
+
+
+@stepped
+async def test_nothing_is_acknowledged_before_the_broker_has_its_alerts() -> None:
+    rig = Rig(accepts=False)
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.store.rows) == 3)
+        await asyncio.sleep(60)
+        assert rig.broker.published
+        assert rig.broker.acknowledged == []
+        rig.broker.accept_all()
+        await settled(lambda: rig.broker.acknowledged == [1, 2, 3])
+
+
+@pytest.mark.parametrize("steps", range(30))
+def test_cancelled_at_any_await_it_has_acknowledged_nothing_that_is_not_durable(steps: int) -> None:
+    """And what was not acknowledged is delivered again to the next run, which makes all of it durable once."""
+
+    async def scenario() -> None:
+        first = Rig(max_rows=2, max_age_ms=1)
+        async with first.running():
+            for delivery in range(1, 6):
+                first.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+                await asyncio.sleep(0)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        second = Rig(first.store, max_rows=2, max_age_ms=1)
+        again = [each for each in range(1, 6) if each not in first.broker.acknowledged]
+        async with second.running():
+            for delivery in again:
+                second.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+            await settled(lambda: second.broker.acknowledged == again)
+        assert len(second.store.rows) == 5
+
+    stepped(scenario)()
+
+
+# -------------------------------------------------------------------------------------------- I2: conservation
+
+
+@stepped
+async def test_at_rest_what_was_received_is_stored_duplicate_or_rejected() -> None:
+    rig = Rig()
+    rig.store.refuses = lambda reading: reading.pip == 13.0
+    async with rig.running():
+        for delivery in range(1, 21):
+            rig.deliver(delivery)
+        rig.deliver(21, second=5)
+        rig.send("esp/W1/telemetry", b"no json", 22)
+        rig.send("esp/W1/telemetry", b'[{"timestamp": 1, "pip": 1}, 7, {"timestamp": "2023-11-14T00:00:00Z"}]', 23)
+        rig.keys[13] = ()
+        await settled(lambda: len(rig.broker.acknowledged) == 23)
+    assert rig.counted("readings_received_total") == 25
+    assert rig.counted("readings_stored_total") == 19
+    assert rig.counted("readings_duplicate_total") == 1
+    assert rig.counted("readings_rejected_total", reason="refused_by_database") == 1
+    assert rig.rejected() == 5
+    assert rig.counted("readings_in_flight") == 0
+    assert rig.counted("deliveries_acknowledged_total") == 23
+
+
+@stepped
+async def test_what_is_under_way_is_counted_as_in_flight() -> None:
+    rig = Rig()
+    rig.store.gate.clear()
+    async with rig.running():
+        for delivery in range(1, 8):
+            rig.deliver(delivery)
+        await asyncio.sleep(1)
+        assert rig.counted("readings_in_flight") == rig.pipeline.in_flight == 7
+
+
+# ------------------------------------------------------------------------------------------ I3: bounded memory
+
+
+@pytest.mark.parametrize(("first", "goes_on_after"), [(5, 1), (4, 2)])
+def test_intake_pauses_at_the_limit_of_rows_and_goes_on_at_half(first: int, goes_on_after: int) -> None:
+    """Ten rows in two batches: it goes on after the first only if that leaves five."""
+
+    async def scenario() -> None:
+        rig = Rig(max_in_flight_rows=10)
+        rig.store.gate.clear()
+        rig.store.passes_one = True
+        async with rig.running():
+            for delivery in range(1, first + 1):
+                rig.deliver(delivery)
+            await settled(lambda: rig.store.attempts)
+            for delivery in range(first + 1, 11):
+                assert not rig.broker.paused
+                rig.deliver(delivery)
+            assert rig.broker.paused
+            assert rig.counted("intake_paused") == 1
+            for written in (1, 2):
+                rig.store.gate.set()
+                await settled(lambda: len(rig.store.batches) == written)  # noqa: B023 - called before it changes
+                await asyncio.sleep(1)
+                assert rig.broker.paused == (written < goes_on_after)
+        assert rig.counted("intake_paused") == 0
+        assert rig.broker.acknowledged == list(range(1, 11))
+
+    stepped(scenario)()
+
+
+@stepped
+async def test_intake_pauses_at_the_limit_of_bytes_and_goes_on_once_they_are_durable() -> None:
+    rig = Rig(max_in_flight_bytes=1_048_576)
+    rig.store.gate.clear()
+    async with rig.running():
+        rig.send("esp/W1/telemetry", b"x" * 600_000, 1)
+        assert rig.broker.pauses == 0
+        rig.send("esp/W1/telemetry", b"y" * 600_000, 2)
+        assert rig.broker.paused
+        rig.store.gate.set()
+        await settled(lambda: not rig.broker.paused)
+    assert rig.broker.acknowledged == [1, 2]
+
+
+@stepped
+async def test_wells_beyond_max_wells_are_stored_and_not_diagnosed() -> None:
+    rig = Rig(max_wells=1)
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, well_id="W1")
+        for delivery in range(4, 8):
+            rig.deliver(delivery, 10 * delivery, "W2", motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.broker.acknowledged) == 7)
+        assert rig.broker.published == [], "the stranger's stall is not told"
+        for delivery in range(8, 12):
+            rig.deliver(delivery, 10 * delivery, "W1", motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.broker.acknowledged) == 11)
+    assert rig.broker.published, "that of the known well is"
+    assert len(rig.store.rows) == 11
+    assert rig.counted("wells_active") == 1
+
+
+# ---------------------------------------------------------------------------------------- I6: order of arrival
+
+
+@stepped
+async def test_deliveries_are_acknowledged_in_order_of_arrival_rejections_and_duplicates_too() -> None:
+    rig = Rig(max_rows=3)
+    async with rig.running():
+        for delivery in range(1, 40):
+            if delivery % 3 == 0:
+                rig.send("esp/W1/telemetry", b"\xff", delivery)
+            else:
+                rig.deliver(delivery, second=delivery % 7)
+            if delivery % 5 == 0:
+                await asyncio.sleep(0.05)
+        await settled(lambda: len(rig.broker.acknowledged) == 39)
+    assert rig.broker.acknowledged == list(range(1, 40))
+
+
+@stepped
+async def test_a_batch_that_waits_for_its_alerts_holds_later_ones_back() -> None:
+    rig = Rig(accepts=False)
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.store.rows) == 3)
+        rig.deliver(4, well_id="W2")
+        await settled(lambda: len(rig.store.rows) == 4)
+        await asyncio.sleep(10)
+        assert rig.broker.acknowledged == []
+        rig.broker.accept_all()
+        await settled(lambda: rig.broker.acknowledged == [1, 2, 3, 4])
+
+
+# ----------------------------------------------------------------------------------------------------- alerts
+
+
+@stepped
+async def test_alerts_do_not_wait_for_the_database() -> None:
+    rig = Rig()
+    rig.store.is_away = True
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+    topics = [(topic, retain) for topic, _, retain in rig.broker.published]
+    assert topics[:2] == [("esp/alerts/W1/events", False), ("esp/alerts/W1/state/STALL", True)]
+
+
+@stepped
+async def test_events_that_the_broker_accepted_are_marked_as_published() -> None:
+    rig = Rig()
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.broker.acknowledged) == 3)
+        await rig.pipeline.drain()
+    assert rig.store.events
+    assert rig.store.published.keys() == rig.store.events.keys()
+    assert rig.counted("alerts_published_total", severity="critical") == len(rig.store.events)
+
+
+@stepped
+async def test_events_that_no_broker_accepted_are_not_counted_as_published() -> None:
+    rig = Rig(accepts=False)
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: len(rig.store.rows) == 3)
+        await asyncio.sleep(1)
+    assert rig.broker.unaccepted
+    assert rig.counted("alerts_published_total", severity="critical") == 0
+    assert not rig.store.published
+
+
+@stepped
+async def test_events_of_an_earlier_run_are_published_again_and_then_marked() -> None:
+    rig = Rig(accepts=False)
+    async with rig.running():
+        rig.pipeline.announce_again([{"event_id": "e1", "well_id": "W7"}])
+        assert [topic for topic, _, _ in rig.broker.published] == ["esp/alerts/W7/events"]
+        rig.deliver(1)
+        await settled(lambda: rig.broker.acknowledged == [1])
+        assert not rig.store.published
+        rig.broker.accept_all()
+        rig.deliver(2)
+        await settled(lambda: rig.broker.acknowledged == [1, 2])
+        await settled(lambda: "e1" in rig.store.published)
+
+
+# ----------------------------------------------------------------------------------------- retries and the end
+
+
+@stepped
+async def test_a_fault_that_is_not_unavailable_ends_the_task() -> None:
+    """I7: what nobody foresaw is not retried; the service ends and the broker keeps the delivery."""
+    rig = Rig()
+    rig.store.faults.append(ZeroDivisionError())
+    writing = asyncio.create_task(rig.pipeline.write())
+    rig.deliver(1)
+    with pytest.raises(ZeroDivisionError):
+        await writing
+    assert rig.broker.acknowledged == []
+
+
+@stepped
+async def test_each_kind_of_unavailability_is_retried_and_counted() -> None:
+    rig = Rig()
+    kinds = ["connection", "timeout", "read_only", "resources", "schema"]
+    rig.store.faults.extend(Unavailable("not now", kind=kind) for kind in kinds)
+    async with rig.running():
+        rig.deliver(1)
+        await settled(lambda: rig.broker.acknowledged == [1])
+    assert [rig.counted("store_errors_total", kind=kind) for kind in kinds] == [1, 1, 1, 1, 1]
+
+
+@stepped
+async def test_draining_closes_the_open_batch_and_returns_when_all_is_acknowledged() -> None:
+    rig = Rig(max_age_ms=60_000)
+    rig.store.gate.clear()
+    async with rig.running():
+        for delivery in range(1, 6):
+            rig.deliver(delivery)
+        draining = asyncio.create_task(rig.pipeline.drain())
+        await settled(lambda: rig.store.attempts)
+        assert rig.broker.paused
+        assert not draining.done()
+        rig.store.gate.set()
+        await draining
+        assert rig.broker.acknowledged == [1, 2, 3, 4, 5]
+        assert rig.broker.paused, "nothing more is taken in"
+        assert asyncio.get_running_loop().time() < 60, "it does not wait for the batch's age"
+
+
+@stepped
+async def test_draining_waits_for_events_that_no_reading_brought() -> None:
+    """Silence raises alarms too: a batch of events alone has no rows, and is drained all the same."""
+    rig = Rig()
+    for delivery in range(1, 3):
+        rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+    events = tuple(rig.pipeline._batcher.take(Trigger.DRAIN).events)
+    assert events
+    quiet = Rig()
+    quiet.store.gate.clear()
+    async with quiet.running():
+        quiet.pipeline._announce(events, quiet.now_us())
+        await settled(lambda: quiet.store.attempts)
+        draining = asyncio.create_task(quiet.pipeline.drain())
+        await asyncio.sleep(5)
+        assert not draining.done()
+        quiet.store.gate.set()
+        await draining
+    assert quiet.store.events.keys() == {event.event_id for event in events}
+
+
+@stepped
+async def test_draining_returns_at_once_when_nothing_is_under_way() -> None:
+    rig = Rig()
+    async with rig.running():
+        await asyncio.wait_for(rig.pipeline.drain(), 1)
+
+
+@stepped
+async def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back() -> None:
+    rig = Rig(max_age_ms=60_000)
+    async with rig.running():
+        for delivery in range(1, 21):
+            rig.deliver(delivery)
+        await settled(lambda: len(rig.broker.acknowledged) == 20)
+        assert rig.counted("batches_total", trigger="quiet") == 1
+        assert asyncio.get_running_loop().time() < 60
