@@ -21,6 +21,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -30,8 +31,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    Run = Callable[[list[str], Path, signal.Signals], "Process"]
 
 Edition = Literal["postgresql", "timescaledb-apache", "timescaledb-community"]
 
@@ -68,6 +71,9 @@ max_inflight_count = 1000
 dynamic_filters = true
 """
 
+# A StartupMessage for protocol 3.0, as in "Message Formats" of PostgreSQL's documentation.
+_STARTUP: Final = struct.pack("!ii", 23, 3 << 16) + b"user\0postgres\0\0"
+
 
 class StartError(Exception):
     """A service is not there, or ended before it was ready; the text says which, why, and what to do."""
@@ -86,23 +92,96 @@ def free_port() -> int:
     raise StartError(f"no free port on {HOST} from {PORTS.start} to {PORTS.stop}")
 
 
+class Process:
+    """A command in the background, without root's rights, that is signalled when the thread that started it ends.
+
+    Args:
+        command: The program and its arguments.
+        folder: Given to the user whom the command runs as, with all that is directly in it; it logs to ``log`` there.
+        stop_signal: What ends it in order.
+
+    Raises:
+        StartError: setpriv, which takes the rights away, is missing.
+    """
+
+    def __init__(self, command: list[str], folder: Path, stop_signal: signal.Signals) -> None:
+        self._stop_signal = stop_signal
+        hand_over(folder)
+        with (folder / "log").open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603 the command is our own
+                _confined(command, stop_signal, folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C in the terminal is for us, who stop it in order
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None once it has ended."""
+        return self._child.pid if self._child.poll() is None else None
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its end and return its exit code, or None if it still runs then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(timeout_s)
+        return None
+
+    def stop(self) -> None:
+        """Ask it to end in order."""
+        self._child.send_signal(self._stop_signal)
+
+    def kill(self) -> None:
+        """End it and all its children at once, as a power cut would, and return when all are gone."""
+        self.pause()  # so that no child is added while we look
+        family = [os.pidfd_open(pid) for pid in self._family()]
+        for process in family:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        for process in family:
+            select.select([process], [], [])
+            os.close(process)
+        self._child.wait()
+
+    def pause(self) -> None:
+        """Freeze it and all its children."""
+        self._signal_family(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal_family(signal.SIGCONT)
+
+    def _signal_family(self, number: signal.Signals) -> None:
+        for pid in self._family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _family(self) -> Iterator[int]:
+        """The process, then its children, read once the caller has dealt with the process."""
+        if (pid := self.pid) is not None:
+            yield pid
+            yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
 class Service(ABC):
-    """A child process in a folder: started and stopped by ``with``, or killed, paused and started again.
+    """A program in a folder: started and stopped by ``with``, or killed, paused and started again.
 
     A service that is started again keeps its folder and its port.
 
     Args:
         folder: Where its data, its configuration and its log are; created if missing, never removed.
         port: On 127.0.0.1; None takes a free one.
+        run: How its commands are run.
     """
 
     _stop_signal = signal.SIGTERM
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None, run: Run | None) -> None:
         self.folder = folder.absolute()
         self.host = HOST
         self.port = free_port() if port is None else port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._run = run or Process
+        self._process: Process | None = None
 
     @property
     def log(self) -> Path:
@@ -112,7 +191,7 @@ class Service(ABC):
     @property
     def pid(self) -> int | None:
         """The process id; None while it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return self._process.pid if self._process else None
 
     @abstractmethod
     def _prepare(self) -> list[str]:
@@ -130,24 +209,16 @@ class Service(ABC):
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self._prepare()
-        _hand_over(self.folder)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 the command is our own
-                _confined(command, self._stop_signal, self.folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the terminal is for us, who stop it in order
-            )
-        self._await_readiness(command[0])
+        self._process = self._run(command, self.folder, self._stop_signal)
+        self._await_readiness(self._process, command[0])
 
-    def _await_readiness(self, program: str) -> None:
+    def _await_readiness(self, process: Process, program: str) -> None:
         deadline = time.monotonic() + START_S
         while not self._is_ready():
-            if self.pid is None:
+            if process.pid is None:
                 raise StartError(f"{program} ended before it was ready:\n{_tail(self.log)}")
             if time.monotonic() > deadline:
-                self.kill()
+                process.kill()
                 raise StartError(f"{program} was not ready within {START_S:.0f} s:\n{_tail(self.log)}")
             time.sleep(0.02)
 
@@ -155,42 +226,25 @@ class Service(ABC):
         """Stop it in order: its state is saved. What does not stop within 20 s is killed."""
         if self._process is None:
             return
-        self.resume()
-        self._process.send_signal(self._stop_signal)
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self._process.resume()
+        self._process.stop()
+        if self._process.wait(STOP_S) is None:
+            self._process.kill()
 
     def kill(self) -> None:
         """End it and all its children at once, as a power cut would, and return when all are gone."""
-        if self._process is None:
-            return
-        self.pause()  # so that no child is added while we look
-        family = [os.pidfd_open(pid) for pid in self._family()]
-        for process in family:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-        for process in family:
-            select.select([process], [], [])
-            os.close(process)
-        self._process.wait()
+        if self._process:
+            self._process.kill()
 
     def pause(self) -> None:
         """Freeze it and all its children: connections stay open and nothing answers."""
-        for pid in self._family():
-            _send(pid, signal.SIGSTOP)
+        if self._process:
+            self._process.pause()
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        for pid in self._family():
-            _send(pid, signal.SIGCONT)
-
-    def _family(self) -> Iterator[int]:
-        """The process, then its children, read once the caller has dealt with the process."""
-        if (pid := self.pid) is not None:
-            yield pid
-            with contextlib.suppress(FileNotFoundError):
-                yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        if self._process:
+            self._process.resume()
 
     def __enter__(self) -> Self:
         self.start()
@@ -211,9 +265,11 @@ class Broker(Service):
         lines: Lines of mosquitto.conf, for what differs from Mosquitto's own defaults; () is a stock broker.
             A line replaces the one of the same key that is written here (listener, persistence, logging).
         users: Passwords by user name; None lets anyone in.
+        mosquitto: Mosquitto's program; None looks for it on the machine.
         from_wheel: Whether to run the wheel's broker, iotcore, rather than Mosquitto; None does where there is no
             Mosquitto. It speaks MQTT 5 alone, holds 100 deliveries in flight, forgets everything when it stops, and
             takes neither lines nor users (docs/adr/0002-embedded-services.md).
+        run: How its commands are run.
 
     Raises:
         StartError: There is neither Mosquitto nor the wheel, or the wheel's broker cannot do what is asked.
@@ -226,12 +282,14 @@ class Broker(Service):
         *,
         lines: Sequence[str] = RAISED_LIMITS,
         users: Mapping[str, str] | None = None,
+        mosquitto: Path | None = None,
         from_wheel: bool | None = None,
+        run: Run | None = None,
     ) -> None:
-        super().__init__(folder, port)
+        super().__init__(folder, port, run)
         self.lines = tuple(lines)
         self.users = users
-        self._mosquitto = None if from_wheel else find_mosquitto()
+        self._mosquitto = None if from_wheel else mosquitto or find_mosquitto()
         if self._mosquitto is None and (from_wheel is False or _wheel("iotcore") is None):
             raise StartError("no MQTT broker here: install the package mosquitto, or `pip install 'esp-ingestd[demo]'`")
         if self._mosquitto is None and (self.lines != RAISED_LIMITS or users is not None):
@@ -286,6 +344,7 @@ class Database(Service):
         port: On 127.0.0.1; None takes a free one.
         installation: Which PostgreSQL; None takes the best on the machine.
         settings: postgresql.conf settings by name.
+        run: How its commands are run.
     """
 
     # "Fast": clients are cut off, everything is saved.
@@ -298,8 +357,9 @@ class Database(Service):
         *,
         installation: Installation | None = None,
         settings: Mapping[str, str] | None = None,
+        run: Run | None = None,
     ) -> None:
-        super().__init__(folder, port)
+        super().__init__(folder, port, run)
         self.installation = installation or best_installation()
         self.settings = dict(settings or {})
 
@@ -348,27 +408,24 @@ class Database(Service):
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(16))
         shutil.rmtree(self._data, ignore_errors=True)  # what an interrupted start may have left
-        _hand_over(self.folder)
         command = [
             *(str(self.installation.folder / "initdb"), "-D", str(self._data), "--no-sync"),
             *("-U", "postgres", f"--pwfile={password}", "--auth=scram-sha-256"),
             # The one locale that every machine has; the text of our tables is compared byte by byte.
             *("--no-locale", "--encoding=UTF8"),
         ]
-        with self.log.open("ab") as log:
-            result = subprocess.run(  # noqa: S603 the command is our own
-                _confined(command, signal.SIGKILL, self.folder), check=False, stdout=log, stderr=log, cwd="/"
-            )
-        if result.returncode:
+        if self._run(command, self.folder, signal.SIGKILL).wait(START_S) != 0:
             raise StartError(f"{command[0]} failed:\n{_tail(self.log)}")
 
     def _is_ready(self) -> bool:
-        """Whether the server says so itself, where pg_ctl looks too: the last line of postmaster.pid."""
-        try:
-            status = (self._data / "postmaster.pid").read_text().splitlines() or [""]
-        except FileNotFoundError:
-            return False
-        return status[0] == str(self.pid) and status[-1].strip() == "ready"
+        """Whether it asks a client for a password, rather than answering that it is still starting."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((self.host, self.port), timeout=1) as wire,
+        ):
+            wire.sendall(_STARTUP)
+            return wire.recv(1) == b"R"
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,7 +532,7 @@ def _service_user() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
-def _hand_over(folder: Path) -> None:
+def hand_over(folder: Path) -> None:
     """Give the folder and what is directly in it to the user whom services run as."""
     if user := _service_user():
         for path in (folder, *folder.iterdir()):
@@ -504,11 +561,6 @@ def _confined(command: list[str], at_our_end: signal.Signals, folder: Path) -> l
 
 def _is_open_to_all(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in path.parents)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def _tail(log: Path, lines: int = 10) -> str:

@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from services import EDITIONS, BrokerAddress, FreshDatabase, Services, edition_settings
+from services import BrokerAddress, FreshDatabase, Services
 
 from esp_ingestd import embedded
 
@@ -52,7 +52,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "edition" in metafunc.fixturenames:
-        offered = [edition for edition in EDITIONS if edition in metafunc.config.stash[FOUND].databases]
+        offered = metafunc.config.stash[FOUND].editions
         metafunc.parametrize("edition", offered or [pytest.param(None, marks=pytest.mark.skip("no PostgreSQL here"))])
 
 
@@ -85,13 +85,12 @@ def broker(services: Services) -> BrokerAddress:
 
 @pytest.fixture
 def own_broker(services: Services) -> Iterator[OwnBroker]:
-    services.skip_unless_offered("mosquitto")
     with contextlib.ExitStack() as stack:
 
         def start(
             *, lines: Sequence[str] = embedded.RAISED_LIMITS, users: Mapping[str, str] | None = None
         ) -> embedded.Broker:
-            return stack.enter_context(embedded.Broker(services.new_folder(), lines=lines, users=users))
+            return stack.enter_context(services.own_broker("mosquitto", lines=lines, users=users))
 
         yield start
 
@@ -101,12 +100,6 @@ def own_database(services: Services) -> Iterator[OwnDatabase]:
     with contextlib.ExitStack() as stack:
 
         def start(edition: Edition | None = None, *, settings: Mapping[str, str] | None = None) -> embedded.Database:
-            wanted = [edition] if edition else reversed(EDITIONS)
-            offer = next((services.databases[each] for each in wanted if each in services.databases), None)
-            if offer is None or offer.installation is None:
-                pytest.skip(f"no {edition or 'PostgreSQL'} on the machine that a test could kill")
-            chosen = edition_settings(offer.installation, offer.edition) | dict(settings or {})
-            server = embedded.Database(services.new_folder(), installation=offer.installation, settings=chosen)
-            return stack.enter_context(server)
+            return stack.enter_context(services.own_database(edition, settings or {}))
 
         yield start

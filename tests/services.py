@@ -23,20 +23,29 @@ from typing import TYPE_CHECKING, Final, Protocol, get_args
 from urllib.parse import urlsplit
 
 import asyncpg
+import containers
 import pytest
 
 from esp_ingestd import embedded
 from esp_ingestd.embedded import Edition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+# Each one can do what those before it can.
 EDITIONS: Final[tuple[Edition, ...]] = get_args(Edition)
+BROKERS: Final = ("mosquitto", "iotcore")
 
 # The session's servers hold nothing that outlives a test.
 FAST: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 # A background worker in the template would keep it from being copied.
 WITHOUT_WORKERS: Final = {"timescaledb.max_background_workers": "0"}
+
+# What keeps a server that could do more down to an edition.
+LIMITS: Final = {
+    "postgresql": ("shared_preload_libraries", ""),
+    "timescaledb-apache": ("timescaledb.license", "apache"),
+}
 
 
 class DatabaseServer(Protocol):
@@ -95,30 +104,30 @@ class FreshDatabase:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOffer:
-    """An edition that can be had: from where, and how to make a server of it in a folder."""
+    """An edition that can be had: from where, and how to make a server in a folder, or the one that runs elsewhere."""
 
     edition: Edition
     source: str
-    server: Callable[[Path], contextlib.AbstractContextManager[DatabaseServer]]
-    installation: embedded.Installation | None = None
+    server: Callable[..., embedded.Database] | RemoteDatabase
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerOffer:
-    """A broker that can be had: of which group, from where, and how to start it in a folder."""
+    """A broker that can be had: from where, and how to make one in a folder, or the one that runs elsewhere."""
 
     group: str
     source: str
-    server: Callable[[Path], contextlib.AbstractContextManager[BrokerAddress]]
+    server: Callable[..., embedded.Broker] | RemoteBroker
 
 
 @dataclass(slots=True)
 class Services:
-    """What was found, and what of it has been started; all of that ends with `close`."""
+    """What was found, the best first, and what of it has been started; all of that ends with `close`."""
 
-    databases: dict[Edition, DatabaseOffer]
-    brokers: dict[str, BrokerOffer]
-    running: dict[str, DatabaseServer] = field(default_factory=dict)
+    databases: list[DatabaseOffer]
+    brokers: list[BrokerOffer]
+    running: dict[Edition, DatabaseServer] = field(default_factory=dict)
     templates: dict[Edition, str] = field(default_factory=dict)
     _folder: Path | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -126,13 +135,17 @@ class Services:
     @classmethod
     def find(cls) -> Services:
         """Look for every group; nothing is started yet."""
-        databases: dict[Edition, DatabaseOffer] = {}
-        for offer in database_offers():
-            databases.setdefault(offer.edition, offer)
-        brokers: dict[str, BrokerOffer] = {}
-        for broker in broker_offers():
-            brokers.setdefault(broker.group, broker)
-        return cls(databases, brokers)
+        return cls(list(database_offers()), list(broker_offers()))
+
+    @property
+    def editions(self) -> list[Edition]:
+        """The editions that can be had, the simplest first."""
+        return [edition for edition in EDITIONS if any(edition == offer.edition for offer in self.databases)]
+
+    @property
+    def groups(self) -> set[str]:
+        """Every group that can be had."""
+        return {*self.editions, *(offer.group for offer in self.brokers)}
 
     def close(self) -> None:
         """Stop whatever was started and remove its data."""
@@ -148,11 +161,13 @@ class Services:
 
     def describe(self) -> list[str]:
         """One line a group: where it comes from, or that it is not to be had."""
-        lines = [f"{group}: {offer.source}" for group, offer in self.brokers.items()]
-        for edition in EDITIONS:
-            offer = self.databases.get(edition)
-            lines.append(f"{edition}: {offer.source if offer else self.why_not(edition)}")
-        return lines
+        sources: dict[str, str] = {}
+        for group, source in (
+            *((offer.group, offer.source) for offer in self.brokers),
+            *((offer.edition, offer.source) for offer in self.databases),
+        ):
+            sources.setdefault(group, source)
+        return [f"{group}: {sources.get(group) or self.why_not(group)}" for group in (*BROKERS, *EDITIONS)]
 
     def why_not(self, group: str) -> str:
         """Why a group is not to be had."""
@@ -166,26 +181,46 @@ class Services:
 
     def skip_unless_offered(self, group: str) -> None:
         """Skip the test that asks, saying why, where the group is not to be had."""
-        if group not in {*self.databases, *self.brokers}:
+        if group not in self.groups:
             pytest.skip(f"{group}: {self.why_not(group)}")
 
     def missing(self) -> list[str]:
         """The groups that ``ESP_TEST_REQUIRE`` names and that are not to be had, with the reason."""
         required = filter(None, os.environ.get("ESP_TEST_REQUIRE", "").split(","))
-        offered = {*self.databases, *self.brokers}
-        return [f"{group}: {self.why_not(group)}" for group in required if group not in offered]
+        return [f"{group}: {self.why_not(group)}" for group in required if group not in self.groups]
 
     def database_server(self, edition: Edition) -> DatabaseServer:
         """The session's server of that edition, started when it is first asked for."""
         if edition not in self.running:
-            server = self.databases[edition].server(self.new_folder())
-            self.running[edition] = self._stack.enter_context(server)
+            offer = next(offer for offer in self.databases if offer.edition == edition)
+            if isinstance(offer.server, RemoteDatabase):
+                self.running[edition] = offer.server
+            else:
+                workers = WITHOUT_WORKERS if edition != "postgresql" else {}
+                server = offer.server(self.new_folder(), settings=FAST | workers | offer.settings)
+                self.running[edition] = self._stack.enter_context(server)
         return self.running[edition]
+
+    def own_database(self, edition: Edition | None, settings: Mapping[str, str]) -> embedded.Database:
+        """A server, not started, that one test may do anything with; None is the best edition."""
+        for wanted in [edition] if edition else reversed(EDITIONS):
+            for offer in self.databases:
+                if offer.edition == wanted and not isinstance(offer.server, RemoteDatabase):
+                    return offer.server(self.new_folder(), settings=offer.settings | dict(settings))
+        pytest.skip(f"{edition or 'PostgreSQL'}: none here that a test could start and kill")
 
     def broker(self) -> BrokerAddress:
         """A broker of the best group there is, running until `close`."""
-        offer = next(iter(self.brokers.values()))
-        return self._stack.enter_context(offer.server(self.new_folder()))
+        server = self.brokers[0].server
+        return server if isinstance(server, RemoteBroker) else self._stack.enter_context(server(self.new_folder()))
+
+    def own_broker(self, group: str, **options: object) -> embedded.Broker:
+        """A broker, not started, that one test may do anything with; the options are `embedded.Broker`'s."""
+        self.skip_unless_offered(group)
+        for offer in self.brokers:
+            if offer.group == group and not isinstance(offer.server, RemoteBroker):
+                return offer.server(self.new_folder(), **options)
+        pytest.skip(f"{group}: none here that a test could start and kill")
 
     @contextlib.asynccontextmanager
     async def fresh_database(self, edition: Edition, *, template: str | None = None) -> AsyncIterator[FreshDatabase]:
@@ -215,39 +250,42 @@ def database_offers() -> Iterator[DatabaseOffer]:
     """Every edition that can be had, those to be preferred first."""
     if dsn := os.environ.get("ESP_TEST_DATABASE_DSN"):
         edition = asyncio.run(_edition_of(dsn))
-        yield DatabaseOffer(edition, "ESP_TEST_DATABASE_DSN", lambda _: contextlib.nullcontext(RemoteDatabase(dsn)))
+        yield DatabaseOffer(edition, "ESP_TEST_DATABASE_DSN", RemoteDatabase(dsn))
+    if container := containers.runner("ESP_TEST_TIMESCALEDB_IMAGE", containers.TIMESCALEDB_IMAGE):
+        image, run = container
+        found = containers.installation(image)
+        for edition in EDITIONS[: EDITIONS.index(found.edition) + 1]:
+            yield _database_offer(found, edition, f"PostgreSQL {found.version} in containers of {image}", run)
     given = os.environ.get("ESP_TEST_PG_BINDIR")
-    for found in embedded.installations(*([Path(given)] if given else [])):
-        yield _embedded_database(found, found.edition)
-        if found.edition == "timescaledb-community":
-            yield _embedded_database(found, "timescaledb-apache")
-    for found in embedded.installations():
-        yield _embedded_database(found, "postgresql")
+    machine = embedded.installations(*([Path(given)] if given else []))
+    for found in machine:
+        for edition in EDITIONS[1 : EDITIONS.index(found.edition) + 1]:
+            yield _database_offer(found, edition, f"PostgreSQL {found.version} in {found.folder}")
+    # For the plain edition, a server that lacks the extension comes before one that was told not to load it.
+    for found in sorted(machine, key=lambda each: EDITIONS.index(each.edition)):
+        yield _database_offer(found, "postgresql", f"PostgreSQL {found.version} in {found.folder}")
 
 
-def _embedded_database(found: embedded.Installation, edition: Edition) -> DatabaseOffer:
+def _database_offer(
+    found: embedded.Installation, edition: Edition, source: str, run: embedded.Run | None = None
+) -> DatabaseOffer:
     """An edition that an installation has, or can be kept down to."""
-    settings = edition_settings(found, edition)
-    source = f"PostgreSQL {found.version} in {found.folder}"
-    if settings.get("shared_preload_libraries") == "":
-        source += ", TimescaleDB not loaded"
-    fast = FAST | (WITHOUT_WORKERS if edition != "postgresql" else {}) | settings
-    return DatabaseOffer(
-        edition, source, lambda folder: embedded.Database(folder, installation=found, settings=fast), found
-    )
-
-
-def edition_settings(found: embedded.Installation, edition: Edition) -> dict[str, str]:
-    """What makes an installation serve a lesser edition than it could."""
-    if edition == found.edition:
-        return {}
-    return {"shared_preload_libraries": ""} if edition == "postgresql" else {"timescaledb.license": "apache"}
+    settings: dict[str, str] = {}
+    if edition != found.edition:
+        name, value = LIMITS[edition]
+        settings[name] = value
+        source += f", with {name}='{value}'"
+    return DatabaseOffer(edition, source, partial(embedded.Database, installation=found, run=run), settings)
 
 
 def broker_offers() -> Iterator[BrokerOffer]:
     """Every broker that can be had, those to be preferred first."""
     if url := os.environ.get("ESP_TEST_MQTT_URL"):
-        yield BrokerOffer("mosquitto", "ESP_TEST_MQTT_URL", lambda _: contextlib.nullcontext(RemoteBroker(url)))
+        yield BrokerOffer("mosquitto", "ESP_TEST_MQTT_URL", RemoteBroker(url))
+    if container := containers.runner("ESP_TEST_MOSQUITTO_IMAGE", containers.MOSQUITTO_IMAGE):
+        image, run = container
+        inside = partial(embedded.Broker, mosquitto=Path("/usr/sbin/mosquitto"), run=run)
+        yield BrokerOffer("mosquitto", f"containers of {image}", inside)
     if found := embedded.find_mosquitto():
         yield BrokerOffer("mosquitto", str(found), partial(embedded.Broker, from_wheel=False))
     with contextlib.suppress(embedded.StartError):

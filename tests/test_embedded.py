@@ -85,11 +85,10 @@ class Session:
         self.client.loop()
 
 
-@pytest.fixture(params=[False, True], ids=["mosquitto", "iotcore"])
+@pytest.fixture(params=["mosquitto", "iotcore"])
 def either_broker(request: pytest.FixtureRequest, services: Services) -> Iterator[embedded.Broker]:
     """What the demo relies on holds for the machine's broker and for the wheel's."""
-    services.skip_unless_offered("iotcore" if request.param else "mosquitto")
-    with embedded.Broker(services.new_folder(), from_wheel=request.param) as broker:
+    with services.own_broker(request.param) as broker:
         yield broker
 
 
