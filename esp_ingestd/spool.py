@@ -166,8 +166,8 @@ class Spool:
     def _recover(self) -> Recovered:
         connection = self._opened()
         published = {row[0] for row in connection.execute("SELECT event_id FROM published")}
-        with_events = connection.execute("SELECT content FROM batches WHERE events > 0 ORDER BY seq")
-        events = [event for (content,) in with_events for event in _decode(content).events]
+        with_events = connection.execute("SELECT seq, checksum, content FROM batches WHERE events > 0 ORDER BY seq")
+        events = [event for row in with_events for event in _decode(*row).events]
         readings = connection.execute("SELECT coalesce(sum(readings), 0) FROM batches").fetchone()[0]
         return Recovered(readings, [event for event in events if event.event_id not in published])
 
@@ -211,9 +211,7 @@ class Spool:
             for seq, readings, checksum, content in rows:
                 if last and len(merged.readings) + readings > max_rows:
                     break
-                if zlib.crc32(content) != checksum:
-                    raise sqlite3.DatabaseError(f"batch {seq} fails its checksum")
-                _merge(merged, _decode(content))
+                _merge(merged, _decode(seq, checksum, content))
                 last = seq
         if not last:
             return None
@@ -331,7 +329,9 @@ def _encode(batch: Batch) -> bytes:
     return zlib.compress(to_json(document), 1)
 
 
-def _decode(content: bytes) -> Batch:
+def _decode(seq: int, checksum: int, content: bytes) -> Batch:
+    if zlib.crc32(content) != checksum:
+        raise sqlite3.DatabaseError(f"batch {seq} fails its checksum")
     document = from_json(zlib.decompress(content))
     readings = [Reading._make(each) for each in document["readings"]]
     letters = [
