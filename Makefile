@@ -39,6 +39,7 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@$(python) bench/ingest.py $(ARGS)
 	@$(python) bench/stages.py
 	@$(python) bench/receive.py
+	@$(python) bench/outage.py
 
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage
