@@ -59,14 +59,15 @@ format: .venv/dev ## format the code and repair what ruff can
 	$(python) -m ruff check --fix .
 
 # In this order: what dev.txt chose holds for the others.
-compile := $(python) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
 lock: .venv/dev ## resolve the dependencies anew; UPGRADE=1 takes newer versions where pyproject.toml lets it
-	@$(compile) --extra parquet --extra demo --group dev --output-file requirements/dev.txt
-	@$(compile) --constraint requirements/dev.txt --extra demo --group build --output-file requirements/demo.txt
-	@$(compile) --constraint requirements/dev.txt --extra parquet --output-file requirements/run.txt
+	@$(compile) pyproject.toml --extra parquet --extra demo --group dev --output-file requirements/dev.txt
+	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra demo --group build --output-file requirements/demo.txt
+	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra parquet --output-file requirements/run.txt
+	@$(compile) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## remove what these targets made
