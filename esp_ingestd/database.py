@@ -186,19 +186,16 @@ class Database:
                     self._connection = await self._open()
                 yield self._connection
         except BaseException as error:
-            self._drop_broken(error)
+            # Whatever it was: the next use connects anew, perhaps to the host that has become the primary.
+            self._drop()
             if unavailable := _to_unavailable(error, self.address):
                 raise unavailable from error
             raise
 
-    def _drop_broken(self, error: BaseException) -> None:
-        """Keep the connection only after an error that the server itself reported about a statement."""
-        connection = self._connection
-        if connection is not None and (
-            not isinstance(error, (asyncpg.PostgresError, Unavailable)) or connection.is_in_transaction()
-        ):
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
             self._connection = None
-            connection.terminate()
 
     async def _open(self) -> "Connection[Any]":
         connection = await _connect(self._settings, self._name)
@@ -372,6 +369,8 @@ def _to_unavailable(error: BaseException, address: str) -> Unavailable | None:
     if isinstance(error, asyncpg.PostgresError):
         kind = UNAVAILABLE_KINDS.get((error.sqlstate or "")[:2], "other")
         return Unavailable(f"database {address}: {_describe(error)}", kind=kind)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return Unavailable(f"database {address}: no host can be written to", kind="read_only")
     if isinstance(error, TimeoutError):
         return Unavailable(f"database {address}: no answer in time", kind="timeout")
     if isinstance(error, (OSError, ssl.SSLError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
@@ -409,7 +408,7 @@ def _dead_letter_row(letter: DeadLetter) -> tuple[object, ...]:
         letter.first_received_us,
         letter.received_us,
         letter.times,
-        letter.topic,
+        letter.topic.replace("\0", "\ufffd"),  # no broker should let NUL pass, and PostgreSQL cannot hold it
         letter.payload,
         letter.reason.value,
         json.dumps(letter.detail),

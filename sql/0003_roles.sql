@@ -7,7 +7,11 @@ DECLARE
 BEGIN
     FOREACH role_name IN ARRAY ARRAY['esp_ingest', 'esp_read'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- roles are the server's: another of its databases was migrated at the same time
+            END;
         END IF;
     END LOOP;
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO esp_ingest', current_database());
@@ -16,7 +20,7 @@ BEGIN
         esp_schema_migrations TO esp_ingest, esp_read;
     GRANT INSERT ON esp_telemetry, diagnostic_results, alarm_states, dead_letters TO esp_ingest;
     GRANT UPDATE ON diagnostic_results, alarm_states, dead_letters TO esp_ingest;
-EXCEPTION WHEN insufficient_privilege OR duplicate_object OR unique_violation THEN
+EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'roles esp_ingest and esp_read were not set up: this role may not (%)', SQLERRM;
 END
 $$;

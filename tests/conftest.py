@@ -8,12 +8,17 @@ services that one test alone may configure, pause, kill and start again.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import pytest
-from services import BrokerAddress, FreshDatabase, Services
+from pydantic import SecretStr
+from services import BrokerAddress, FreshDatabase, Services, execute
 
 from esp_ingestd import embedded
+from esp_ingestd.config import DatabaseSettings
+from esp_ingestd.database import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -72,6 +77,29 @@ async def empty_database(services: Services, edition: Edition) -> AsyncIterator[
 async def database(services: Services, edition: Edition) -> AsyncIterator[FreshDatabase]:
     """A database in which the edition's extension exists."""
     async with services.fresh_database(edition, template=await services.template(edition)) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def migrated_templates() -> dict[Edition, str]:
+    """The names of databases that have the schema, to be copied; made when first asked for."""
+    return {}
+
+
+@pytest.fixture
+async def migrated(
+    services: Services, edition: Edition, migrated_templates: dict[Edition, str]
+) -> AsyncIterator[FreshDatabase]:
+    """A database that has the schema."""
+    if edition not in migrated_templates:
+        name = f"esp_test_migrated_{secrets.token_hex(6)}"
+        admin = services.database_server(edition).dsn
+        await execute(admin, f"CREATE DATABASE {name} TEMPLATE {await services.template(edition)}")
+        dsn = urlsplit(admin)._replace(path=f"/{name}").geturl()
+        await migrate(DatabaseSettings(dsn=SecretStr(dsn)))
+        await execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        migrated_templates[edition] = name
+    async with services.fresh_database(edition, template=migrated_templates[edition]) as fresh:
         yield fresh
 
 
