@@ -226,7 +226,7 @@ class Chaos:
                 self._strike_for_a_while()
                 self.load.stopping.set()
                 self.load.join(120)
-                self.await_that(self._is_at_rest, 120)
+                self.await_that(self.is_at_rest, 120)
                 return asyncio.run(self._count(start_ms))
             finally:
                 self.daemon.kill(signal.SIGTERM)
@@ -313,7 +313,7 @@ class Chaos:
         names = ("stored_total", "duplicate_total", "spooled")
         return sum(now.get(f"esp_ingestd_readings_{name}", 0.0) for name in names)
 
-    def _is_at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
         now = self.daemon.metrics()
         self.daemon.note_peak()
         still = ("in_flight", "spooled")

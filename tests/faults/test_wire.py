@@ -1,0 +1,130 @@
+"""The daemon behind a bad wire: to the database, and to the broker. Readings are numbered and counted at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from faults.chaos import SECOND_MS, Chaos, Load
+from faults.wire import Wire
+
+from esp_ingestd.embedded import find_mosquitto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="Mosquitto is not on this machine")
+WELLS = 10
+
+
+class Site(Chaos):
+    """Broker, database, daemon, with wires between them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, seconds=0, rate=500, wells=WELLS, seed=0)
+        self.start_ms = int(time.time() * 1000) - 20 * 86_400_000
+
+    def metric(self, name: str) -> float:
+        return self.daemon.metrics().get(f"esp_ingestd_{name}", 0.0)
+
+    def await_more(self, name: str, by: float = 1.0) -> None:
+        before = self.metric(name)
+        self.await_that(lambda: self.metric(name) >= before + by)
+
+    def await_cut(self, wire: Wire, sent_bytes: int) -> None:
+        """Cut in the middle, and see the daemon come back."""
+        connections = wire.connections
+        wire.cut_after(sent_bytes)
+        self.await_that(lambda: wire.connections > connections)
+
+    def finish(self) -> None:
+        self.load.stopping.set()
+        self.load.join(60)
+        self.await_that(self.is_at_rest, 60)
+
+    async def missing(self) -> int:
+        connection = await asyncpg.connect(self.database.dsn)
+        rows = await connection.fetch(
+            "SELECT well_id, (extract(epoch FROM timestamp) * 1000)::bigint FROM esp_telemetry"
+        )
+        await connection.close()
+        found = set(map(tuple, rows))
+        numbers = range(self.load.numbered)
+        return sum((f"WELL-{n % WELLS:03}", self.start_ms + n // WELLS * SECOND_MS) not in found for n in numbers)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[Site, Wire, Wire]]:
+    """A site under load; the wires to its database and its broker."""
+    folder.chmod(0o755)
+    site = Site(folder)
+    with site.broker, site.database, Wire(site.database.port) as to_database, Wire(site.broker.port) as to_broker:
+        site.daemon = site.make_daemon()
+        text = site.daemon.config.read_text()
+        text = text.replace(f"port = {site.broker.port}\n", f"port = {to_broker.port}\nkeepalive_s = 5\n", 1)
+        site.daemon.config.write_text(text.replace(f":{site.database.port}/", f":{to_database.port}/"))
+        site.daemon.start()
+        site.await_that(lambda: site.metric("mqtt_connected") == 1 and site.metric("database_connected") == 1)
+        site.load = Load(site.broker.port, WELLS, site.rate, site.start_ms)
+        site.load.start()
+        site.await_more("readings_stored_total")
+        try:
+            yield site, to_database, to_broker
+        finally:
+            site.daemon.kill(signal.SIGTERM)
+
+
+def test_i1_a_wire_to_the_database_cut_in_the_middle_of_copy(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, to_database, _):
+        for sent_bytes in (1, 100, 3_000, 20_000, 50_000):
+            site.await_cut(to_database, sent_bytes)
+            site.await_more("readings_stored_total")
+        site.finish()
+        assert asyncio.run(site.missing()) == 0
+        assert site.metric('store_errors_total{kind="connection"}') >= 3
+
+
+def test_i1_a_database_that_neither_answers_nor_closes(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, to_database, _):
+        to_database.stall()
+        site.await_that(lambda: site.metric("readings_spooled") > 0)
+        assert site.metric('store_errors_total{kind="timeout"}') >= 1
+        assert site.metric("database_connected") == 0
+        to_database.flow()
+        site.await_that(lambda: site.metric("readings_spooled") == 0)
+        site.finish()
+        assert asyncio.run(site.missing()) == 0
+
+
+def test_a_slow_database_delays_and_loses_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, to_database, _):
+        to_database.slow(0.05)
+        site.await_more("readings_stored_total", 500)
+        to_database.slow(0.0)
+        site.finish()
+        assert asyncio.run(site.missing()) == 0
+
+
+def test_i1_a_wire_to_the_broker_that_drops_half_a_packet(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, _, to_broker):
+        for sent_bytes in (1, 3, 50, 500):
+            site.await_cut(to_broker, sent_bytes)
+            site.await_more("readings_stored_total")
+        site.finish()
+        assert asyncio.run(site.missing()) == 0
+
+
+def test_a_broker_that_falls_silent_is_noticed_and_left(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, _, to_broker):
+        to_broker.stall()
+        site.await_that(lambda: site.metric("mqtt_connected") == 0, 60)
+        to_broker.flow()
+        site.await_that(lambda: site.metric("mqtt_connected") == 1)
+        site.finish()
+        assert asyncio.run(site.missing()) == 0
