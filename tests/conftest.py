@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
-from services import BrokerAddress, FreshDatabase, Services, execute
+from services import BrokerAddress, Certificates, FreshDatabase, Services, execute
 
 from esp_ingestd import embedded
 from esp_ingestd.config import DatabaseSettings
@@ -121,6 +121,12 @@ def own_broker(services: Services) -> Iterator[OwnBroker]:
             return stack.enter_context(services.own_broker("mosquitto", lines=lines, users=users))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def certificates(services: Services) -> Certificates:
+    """A broker's certificate for 127.0.0.1, a client's, and one that the broker has no reason to trust."""
+    return Certificates.issue(services.new_folder())
 
 
 @pytest.fixture

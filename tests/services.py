@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import containers
 import pytest
+import trustme
 
 from esp_ingestd import embedded
 from esp_ingestd.embedded import Edition
@@ -92,6 +93,44 @@ class RemoteBroker:
     @property
     def port(self) -> int:
         return urlsplit(self.url).port or 1883
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM files, readable for the user whom the broker runs as; a file holds both a certificate and its key."""
+
+    authority: Path
+    server: Path
+    client: Path
+    stranger: Path
+
+    @classmethod
+    def issue(cls, folder: Path) -> Certificates:
+        """Make an authority with a certificate for 127.0.0.1 and for the client ``rtu``, and a stranger's."""
+        ours, theirs = trustme.CA(), trustme.CA()
+        found = cls(*(folder / f"{name}.pem" for name in ("authority", "server", "client", "stranger")))
+        ours.cert_pem.write_to_path(str(found.authority))
+        for path, issued in (
+            (found.server, ours.issue_cert("127.0.0.1", "localhost")),
+            (found.client, ours.issue_cert("rtu", common_name="rtu")),
+            (found.stranger, theirs.issue_cert("rtu", common_name="rtu")),
+        ):
+            issued.private_key_and_cert_chain_pem.write_to_path(str(path))
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        return found
+
+    @property
+    def mutual_tls(self) -> tuple[str, ...]:
+        """Lines of mosquitto.conf: clients show a certificate, whose common name is their user name."""
+        return (
+            f"cafile {self.authority}",
+            f"certfile {self.server}",
+            f"keyfile {self.server}",
+            "require_certificate true",
+            "use_identity_as_username true",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from services import Services, execute
+from services import Certificates, Services, execute
 
 from esp_ingestd import embedded
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
     from conftest import OwnBroker, OwnDatabase
     from paho.mqtt.reasoncodes import ReasonCode
+
+# MQTT 3.1.1, clean session, client id "x"; and the answer that lets it in.
+CONNECT = bytes.fromhex("10 0d 0004 4d515454 04 02 003c 0001 78")
+CONNACK = bytes.fromhex("20 02 00 00")
 
 
 def until(client: Client, happened: Callable[[], object]) -> None:
@@ -194,15 +199,38 @@ def test_a_broker_with_users_lets_in_no_other(own_broker: OwnBroker) -> None:
         assert codes[0].is_failure
 
 
+def test_a_broker_with_tls_serves_only_clients_with_its_authoritys_certificate(
+    own_broker: OwnBroker, certificates: Certificates
+) -> None:
+    broker = own_broker(lines=certificates.mutual_tls)
+    assert broker.url.startswith("mqtts://")
+
+    def connect(shown: Path | None) -> bytes:
+        context = ssl.create_default_context(cafile=certificates.authority)
+        if shown:
+            context.load_cert_chain(shown)
+        with (
+            socket.create_connection((broker.host, broker.port)) as wire,
+            context.wrap_socket(wire, server_hostname=broker.host) as secure,
+        ):
+            secure.sendall(CONNECT)
+            return secure.recv(4)
+
+    assert connect(certificates.client) == CONNACK
+    for shown in (None, certificates.stranger):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            connect(shown)
+
+
 def test_a_paused_broker_answers_only_when_resumed(own_broker: OwnBroker) -> None:
     broker = own_broker()
     broker.pause()
-    # The kernel still accepts the connection; the CONNECT (MQTT 3.1.1, client id "x") waits.
+    # The kernel still accepts the connection; what is sent waits.
     with socket.create_connection((broker.host, broker.port)) as wire:
-        wire.sendall(bytes.fromhex("10 0d 0004 4d515454 04 02 003c 0001 78"))
+        wire.sendall(CONNECT)
         assert select.select([wire], [], [], 0.2)[0] == []
         broker.resume()
-        assert wire.recv(4) == bytes.fromhex("20 02 00 00")
+        assert wire.recv(4) == CONNACK
 
 
 async def test_what_was_committed_survives_the_kill_of_the_database(own_database: OwnDatabase) -> None:
