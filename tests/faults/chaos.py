@@ -246,6 +246,7 @@ class Chaos:
     def _strike_for_a_while(self) -> None:
         blows: list[Callable[[], None]] = [
             self.daemon_killed,
+            self.daemon_killed_writing,
             self.daemon_stopped,
             self.daemon_frozen,
             self.database_killed,
@@ -271,6 +272,14 @@ class Chaos:
 
     def daemon_killed(self) -> None:
         self.daemon.kill()
+        self.daemon.start()
+
+    def daemon_killed_writing(self) -> None:
+        """With a batch at the database that is not committed: what was acknowledged too early is lost here."""
+        self.database.pause()
+        time.sleep(self.random.uniform(0.3, 1.5))
+        self.daemon.kill()
+        self.database.resume()
         self.daemon.start()
 
     def daemon_stopped(self) -> None:
