@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,8 @@ class ContainerProcess(embedded.Process):
         embedded.hand_over(folder)
         owner = folder.stat()
         self._stop_signal = stop_signal
-        self._log = folder / "log"
-        self._container: Container | None = _start(image, command, user=f"{owner.st_uid}:{owner.st_gid}")
+        logged = ["sh", "-c", f'exec "$0" "$@" >>{shlex.quote(str(folder / "log"))} 2>&1', *command]
+        self._container: Container | None = _start(image, logged, user=f"{owner.st_uid}:{owner.st_gid}")
 
     @property
     def pid(self) -> int | None:
@@ -62,8 +63,6 @@ class ContainerProcess(embedded.Process):
             return 0
         with contextlib.suppress(ConnectionError, ReadTimeout):
             code = int(self._container.wait(timeout=timeout_s)["StatusCode"])
-            with self._log.open("ab") as log:
-                log.write(self._container.logs())
             self._container.remove()
             self._container = None
             return code
