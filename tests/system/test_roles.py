@@ -1,0 +1,90 @@
+"""The roles that docs/operations.md sets up, and what each of them may do, on a server of their own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from services import execute
+
+from esp_ingestd.config import DatabaseSettings
+from esp_ingestd.core.batch import Batch, Batcher, Trigger
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.database import Database, migrate
+
+if TYPE_CHECKING:
+    from conftest import OwnDatabase
+
+    from esp_ingestd.embedded import Edition
+
+MANUAL = Path(__file__).parents[2] / "docs/operations.md"
+DELETIONS = (
+    "DELETE FROM esp_telemetry",
+    "DELETE FROM diagnostic_results",
+    "DELETE FROM alarm_states",
+    "DELETE FROM dead_letters",
+)
+
+
+async def set_up_as_the_manual_says(admin: str) -> None:
+    """Run the SQL of the manual, its shell variables filled in."""
+    text = MANUAL.read_text()
+    (sql,) = re.findall(r"psql --set ON_ERROR_STOP=1 \) <<SQL\n(.*?)\nSQL\n", text, re.DOTALL)
+    for statement in sql.replace("$migrate", "migrate").replace("$ingest", "ingest").split(";"):
+        if statement.strip():
+            await execute(admin, statement)
+    await execute(admin, "CREATE ROLE alice LOGIN PASSWORD 'alice' IN ROLE esp_read")
+
+
+def login(admin: str, user: str, password: str) -> DatabaseSettings:
+    where = urlsplit(admin).netloc.rpartition("@")[2]
+    return DatabaseSettings(dsn=SecretStr(f"postgresql://{user}:{password}@{where}/esp"))
+
+
+def batch(*payloads: bytes) -> Batch:
+    """A batch as the daemon makes it of messages of one well."""
+    batcher = Batcher(max_rows=100, max_age_ms=100)
+    topic = "esp/WELL-001/telemetry"
+    decoder = Decoder(["esp/{well_id}/telemetry"], max_payload_bytes=10_000, naive_timestamps="refuse")
+    for delivery, payload in enumerate(payloads):
+        readings, rejection = decoder.decode(topic, payload, 1_700_000_000_000_000, len(payload))
+        batcher.add_message(topic, payload, readings, rejection, delivery, 1_700_000_000_000_000)
+    return batcher.take(Trigger.DRAIN)
+
+
+async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edition, own_database: OwnDatabase) -> None:
+    admin = own_database(edition).dsn
+    await set_up_as_the_manual_says(admin)
+    found, applied = await migrate(login(admin, "esp_migrate", "migrate"))
+    assert found == edition
+    assert applied
+
+    daemon = Database(login(admin, "esp_ingestd", "ingest"))
+    reading = b'{"timestamp": 1700000000, "pip": 800}'
+    assert (await daemon.write(batch(reading, b"no JSON"))).stored == 1
+    assert (await daemon.write(batch(reading, b"no JSON"))).duplicates == 1  # by way of a temporary table
+    await daemon.unpublished_events()
+    await daemon.mark_published([], 0)
+    await daemon.close()
+
+    ingest = await asyncpg.connect(login(admin, "esp_ingestd", "ingest").dsn.get_secret_value())
+    reader = await asyncpg.connect(login(admin, "alice", "alice").dsn.get_secret_value())
+    assert await reader.fetchval("SELECT count(*) FROM esp_telemetry") == 1
+    assert await reader.fetchval("SELECT times FROM dead_letters") == 2
+    for connection, statement in [
+        *[(ingest, deletion) for deletion in DELETIONS],
+        (ingest, "UPDATE esp_telemetry SET pip = 0"),
+        (ingest, "ALTER TABLE esp_telemetry ADD COLUMN mine text"),
+        (ingest, "CREATE TABLE mine (id integer)"),
+        *[(reader, deletion) for deletion in DELETIONS],
+        (reader, "INSERT INTO esp_telemetry (well_id, timestamp, received_at) VALUES ('W', now(), now())"),
+    ]:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await ingest.close()
+    await reader.close()
