@@ -7,7 +7,8 @@ in place, and acknowledgements leave many to a packet queue entry. Measured, tha
 Rules:
     1. A delivery is a number: connection * 65536 + packet identifier. Acknowledgements for a connection that is gone
        are dropped, since the broker delivers again.
-    2. While intake is paused the socket is not read (I3), but keepalive goes on.
+    2. While intake is paused the socket is not read (I3), but keepalive goes on. A connection that is lost meanwhile
+       is made again when intake goes on.
     3. What is published is kept until the broker has accepted it, over every reconnect; at most `WINDOW` at once.
     4. Never unsubscribe: the broker keeps for us what arrives while we are away.
     5. Alerts have a connection of their own: the broker's answer to them must not stand behind readings on a
@@ -44,7 +45,11 @@ READ_BYTES: Final = 65_536  # at once; about 250 single readings, 5 ms of work b
 WINDOW: Final = 16  # publications that the broker has not accepted; Mosquitto takes 20 by default
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNACK_TIMEOUT_S: Final = 10.0
-BACKOFF_MAX_S: Final = 30.0
+BACKOFF_MAX_S: Final = 4.0  # a broker that is back must be noticed within seconds
+REFUSED_MAX_S: Final = 30.0  # one that refuses us is not to be pestered: a person has to mend that
+TAKEN_OVER_MAX_S: Final = 360.0  # another daemon of our client id has the session: no duel
+TAKEN_OVER: Final = "session taken over"  # MQTT 5 reason code 0x8E, which Mosquitto 2.0 and MQTT 3.1.1 do not send:
+THROWN_OFF: Final = 5  # so many connections in a row, each lost soon and made again at once, mean the same
 HEADERS_BYTES: Final = 131_072  # of a PUBLISH beside its payload: topic and properties have at most 64 KiB each
 MISC_INTERVAL_S: Final = 1.0
 
@@ -257,6 +262,14 @@ def _read_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:
     return value, at
 
 
+def _longest_pause_s(failures: int, why: str) -> float:
+    """The longest pause before the next attempt: ever longer, up to what fits the reason."""
+    if TAKEN_OVER in why.lower():
+        return TAKEN_OVER_MAX_S if not why.endswith("?") else REFUSED_MAX_S  # a guess is looked at again sooner
+    longest_s = REFUSED_MAX_S if "refused:" in why else BACKOFF_MAX_S
+    return min(0.25 * 2.0 ** min(failures, 10), longest_s)
+
+
 class Mqtt:
     """The connection to the broker, kept up for ever."""
 
@@ -278,6 +291,8 @@ class Mqtt:
         self.receive: Receive = receive or _ignore
         self.connection = 0
         self.paused = False
+        self._unpaused = asyncio.Event()
+        self._unpaused.set()
         self.connected = asyncio.Event()
         self.longest_packet_bytes = max(settings.max_payload_bytes, READ_BYTES) + HEADERS_BYTES
         self._settings = settings
@@ -314,7 +329,7 @@ class Mqtt:
 
         Cancel: leaves the connection as it is; `close` ends it.
         """
-        failures = 0
+        failures = thrown_off = 0
         ticker = asyncio.create_task(self._tick(), name="mqtt keepalive")
         try:
             while True:
@@ -326,15 +341,19 @@ class Mqtt:
                     if self._failure is not None:
                         raise self._failure
                     why = self._lost_reason
+                    thrown_off += 1
                 except Unavailable as unavailable:
                     why = str(unavailable)
+                    thrown_off = 0
+                if time.monotonic() - began > REFUSED_MAX_S:  # what lasted is tried again at once
+                    failures = thrown_off = 0
+                failures += 1
+                if thrown_off >= THROWN_OFF:
+                    why += f"; is {TAKEN_OVER} by another daemon with client id {self._client_id!r}?"
                 on_change(why)
-                # What lasted is tried again at once; what keeps failing, or is taken from us, ever more slowly.
-                failures = 0 if time.monotonic() - began > 2 * BACKOFF_MAX_S else failures + 1
-                longest_s = (
-                    12 * BACKOFF_MAX_S if "taken over" in why.lower() else min(0.25 * 2**failures, BACKOFF_MAX_S)
-                )
+                longest_s = _longest_pause_s(failures, why)
                 await asyncio.sleep(random.uniform(longest_s / 4, longest_s))  # noqa: S311 - jitter, no secret
+                await self._unpaused.wait()  # what a connection brings could not be read, its CONNACK neither
         finally:
             ticker.cancel()
 
@@ -374,6 +393,7 @@ class Mqtt:
     def pause(self) -> None:
         """Stop reading the socket: the broker keeps what is to come."""
         self.paused = True
+        self._unpaused.clear()
         if self._client and (sock := self._client.socket()):
             asyncio.get_running_loop().remove_reader(sock)
 
@@ -382,6 +402,7 @@ class Mqtt:
         if not self.paused:
             return
         self.paused = False
+        self._unpaused.set()
         if self._client and (sock := self._client.socket()):
             asyncio.get_running_loop().add_reader(sock, self._on_readable)
             asyncio.get_running_loop().call_soon(self._take_buffered)
