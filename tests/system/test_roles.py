@@ -38,6 +38,7 @@ async def set_up_as_the_manual_says(admin: str) -> None:
     for statement in sql.replace("$migrate", "migrate").replace("$ingest", "ingest").split(";"):
         if statement.strip():
             await execute(admin, statement)
+    await execute(admin, "REVOKE TEMPORARY ON DATABASE esp FROM PUBLIC")  # as sites do that are strict
     await execute(admin, "CREATE ROLE alice LOGIN PASSWORD 'alice' IN ROLE esp_read")
 
 
