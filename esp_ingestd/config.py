@@ -394,13 +394,20 @@ def _name_faults(
                 f"{place_of(each['loc'])}: {key}: is no setting; allowed: {_allowed_keys(model, each['loc'])}"
             )
             continue
-        secret = any(word in key for word in ("password", "dsn")) and not key.endswith("_file")
-        value = "***" if secret else _show(each["input"])
+        shown = _show_fault(key, each["input"])
         allowed = _description(model, each["loc"])
         faults.append(
-            f"{place_of(each['loc'])}: {key} = {value}: {message}" + (f"; allowed: {allowed}" if allowed else "")
+            f"{place_of(each['loc'])}: {key}{shown}: {message}" + (f"; allowed: {allowed}" if allowed else "")
         )
     return faults
+
+
+def _show_fault(key: str, value: object) -> str:
+    """The wrong value; not a whole section, which may hold a secret, nor a secret itself."""
+    if isinstance(value, dict):
+        return ""
+    is_secret = any(word in key for word in ("password", "dsn")) and not key.endswith("_file")
+    return " = ***" if is_secret else f" = {_show(value)}"
 
 
 def _walk(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[tuple[type[BaseModel], str]]:

@@ -1,8 +1,9 @@
 """Decoding: from the bytes of one delivery to readings and, where something is refused, one rejection.
 
-Decoding is total: whatever the bytes, it returns. The common message takes one pydantic validation; only what
-fails that takes the careful road, which looks at each element and each channel for itself, so that a sensor
-that talks nonsense costs its own channel and a bad element costs itself. Both roads give the same readings.
+Decoding is total: whatever the bytes, it returns. Two roads give the same readings and differ in the parser alone.
+The fast one is one pydantic validation, which parses, tests types and plausible ranges, and notes whether any
+channel is odd. What it refuses takes the careful road, which looks at each element for itself, so that a bad
+element costs itself. On both, a sensor that talks nonsense costs its own channel.
 """
 
 import json
@@ -11,38 +12,37 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from math import isfinite
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import PydanticSerializationError, SchemaValidator, ValidationError, core_schema, to_json
 
-from esp_ingestd.core.reading import (
-    CHANNELS,
-    EPOCH,
-    MICROSECOND,
-    SECOND_US,
-    WELL_ID_PATTERN,
-    Reading,
-    to_microseconds,
-)
+from esp_ingestd.core.reading import CHANNELS, SECOND_US, WELL_ID_PATTERN, Reading, to_microseconds
 from esp_ingestd.core.topic import TopicPattern
-from esp_ingestd.core.unit import CHANNEL_CONVERSIONS
+from esp_ingestd.core.unit import CHANNEL_CONVERSIONS, Conversion
 
 EARLIEST_US: Final = to_microseconds(datetime(2000, 1, 1, tzinfo=UTC))
-LATEST_AHEAD_US: Final = 86_400 * SECOND_US
+DAY_US: Final = 86_400 * SECOND_US
+LATEST_AHEAD_US: Final = DAY_US
 MAX_DEPTH: Final = 32
 MAX_DETAILS: Final = 100  # a 1 MiB array can hold half a million bad elements
 KEPT_BYTES: Final = 65_536  # of a payload that is too large
-MAX_TOPICS: Final = 100_000  # remembered; strangers' topics must not fill the memory
+MAX_TOPICS: Final = 100_000  # remembered; strangers' topics must not fill the memory,
+LONGEST_TOPIC: Final = 256  # neither by their number nor by their length
+LINE: Final = 80  # characters of a value that are shown
 
-_LONGEST_INT: Final = 300  # digits; a longer one is beyond every float, and near the parser's own limit
+_LAST_S: Final = 20_000_000_000  # a greater epoch is in ms: in s it is past the year 2603, in ms it is 1970
+_LAST_MS: Final = 253_402_300_800_000  # the year 10000
+_BLANK: Final[dict[str, Any]] = dict.fromkeys(("well_id", "timestamp", *(channel.name for channel in CHANNELS)))
 _NO_CHANNEL: Final[tuple[object, ...]] = (None,) * len(CHANNELS)
-_CHANNELS_AT: Final = slice(2, 2 + len(CHANNELS))  # in a Reading
 _well_id: Final = re.compile(WELL_ID_PATTERN.removesuffix("$"))
+_epoch_text: Final = re.compile(r"[+-]?[0-9]{1,16}(?:\.[0-9]{0,40})?")
 _escaped_nul: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_leap_second: Final = re.compile(r"([T ]\d\d:?\d\d:?)60(?!\d)")
+_end_of_day: Final = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:[Z+-]|$))")
 
 
 class Reason(StrEnum):
@@ -86,22 +86,24 @@ class Decoded(NamedTuple):
 
 
 class _Refused(Exception):  # noqa: N818 - a verdict on input, not an error of ours; it never leaves this module
-    def __init__(self, reason: Reason, why: str) -> None:
-        super().__init__(why)
+    """An element or a whole message is refused; {} in `why` stands for `value`."""
+
+    def __init__(self, reason: Reason, why: str, value: object = None) -> None:
+        super().__init__(reason)
         self.reason = reason
+        self._why = why
+        self._value = value
 
-
-class _NotCommon(Exception):  # noqa: N818 - the way from the fast road to the careful one
-    pass
+    def __str__(self) -> str:
+        return self._why.replace("{}", _short(self._value), 1)
 
 
 class _Source(NamedTuple):
-    """What a topic tells of its messages, and the validators that fit: they know the well's units."""
+    """What a topic tells of its messages."""
 
     well_id: str | None
+    is_valid: bool  # the well_id
     units: Mapping[str, str]
-    one: TypeAdapter[Any]
-    many: TypeAdapter[Any]
 
 
 class Decoder:
@@ -136,60 +138,32 @@ class Decoder:
             why = f"{size_bytes} bytes, at most {self._max_payload_bytes} are taken"
             return _refuse_whole(Reason.TOO_LARGE, why, size_bytes=size_bytes)
         source = self._sources.get(topic) or self._find_source(topic)
+        odd: list[object] = []
         try:
             if payload[:1] == b"[":
-                readings = [self._to_reading(m, source, received_us, 1) for m in source.many.validate_json(payload)]
+                elements = _many.validate_json(payload, context=odd)
+                readings = [self._to_reading(each, source, received_us, 1, is_odd=bool(odd)) for each in elements]
             else:
-                readings = [self._to_reading(source.one.validate_json(payload), source, received_us, 0)]
-        except (_NotCommon, _Refused, ValidationError):
+                element = _one.validate_json(payload, context=odd)
+                readings = [self._to_reading(element, source, received_us, 0, is_odd=bool(odd))]
+        except (_Refused, ValidationError):
             readings = []
         return Decoded(readings) if readings else self._decode_carefully(source, payload, received_us)
-
-    def _find_source(self, topic: str) -> _Source:
-        captured = next((found for p in self._patterns if (found := p.match(topic)) is not None), {})
-        well_id = captured.get("well_id")
-        units = self._units_of(well_id) if well_id else {}
-        source = _Source(well_id, units, *_validators(tuple(sorted(units.items()))))
-        if len(self._sources) >= MAX_TOPICS:
-            self._sources.clear()
-        self._sources[topic] = source
-        return source
 
     def forget_sources(self) -> None:
         """Ask `units_of` anew: the wells file was read again."""
         self._sources.clear()
 
-    def _to_reading(self, model: BaseModel, source: _Source, received_us: int, levels_above: int) -> Reading:
-        """The fast road. Whatever is odd raises, and the careful road finds out what it is."""
-        values = model.__dict__  # in the order of the table's columns, as `_model` made it
-        well_id = values["well_id"]
-        if well_id != source.well_id:
-            if well_id is None:
-                values["well_id"] = source.well_id
-            elif source.well_id is not None or self._units_of(well_id):
-                raise _NotCommon
-        elif well_id is None:
-            raise _NotCommon
-        values["timestamp"] = self._common_timestamp_us(values["timestamp"], received_us)
-        for channel, unit in source.units.items():
-            if (value := values[channel]) is not None:
-                values[channel] = CHANNEL_CONVERSIONS[channel][unit].apply(value)
-        extra = model.__pydantic_extra__
-        text = _to_json_text(extra, levels_above) if extra else None
-        reading = Reading._make((*values.values(), text, None, received_us))
-        if reading[_CHANNELS_AT] == _NO_CHANNEL:
-            raise _NotCommon
-        return reading
-
-    def _common_timestamp_us(self, moment: datetime, received_us: int) -> int:
-        if moment.tzinfo is None:
-            if not self._naive_is_utc:
-                raise _NotCommon
-            moment = moment.replace(tzinfo=UTC)
-        timestamp_us = (moment - EPOCH) // MICROSECOND
-        if not EARLIEST_US <= timestamp_us <= received_us + LATEST_AHEAD_US:
-            raise _NotCommon
-        return timestamp_us
+    def _find_source(self, topic: str) -> _Source:
+        found = (pattern.match(topic) or {} for pattern in self._patterns)
+        well_id = next((captured["well_id"] for captured in found if "well_id" in captured), None)
+        is_valid = well_id is not None and _well_id.fullmatch(well_id) is not None
+        source = _Source(well_id, is_valid, self._units_of(well_id) if well_id and is_valid else {})
+        if len(topic) <= LONGEST_TOPIC:
+            if len(self._sources) >= MAX_TOPICS:
+                self._sources.clear()
+            self._sources[topic] = source
+        return source
 
     def _decode_carefully(self, source: _Source, payload: bytes, received_us: int) -> Decoded:
         try:
@@ -199,108 +173,199 @@ class Decoder:
         if document == []:
             return _refuse_whole(Reason.EMPTY, "an array without elements")
         in_array = isinstance(document, list)
+        is_deep = _depth(document) > MAX_DEPTH
         readings: list[Reading] = []
-        refusals: list[tuple[int, _Refused]] = []
+        counts: Counter[Reason] = Counter()
+        details: list[dict[str, object]] = []
         for index, element in enumerate(document if in_array else [document]):
             try:
-                readings.append(self._decode_element(element, source, received_us, int(in_array)))
+                fields = _to_fields(element, MAX_DEPTH - in_array if is_deep else None)
+                readings.append(self._to_reading(fields, source, received_us, int(in_array), is_odd=True))
             except _Refused as refused:
-                refusals.append((index, refused))
-        return Decoded(readings, _to_rejection(refusals) if refusals else None)
+                counts[refused.reason] += 1
+                if len(details) < MAX_DETAILS:
+                    details.append({"index": index, "reason": refused.reason, "why": str(refused)})
+        return Decoded(readings, _to_rejection(counts, details) if counts else None)
 
-    def _decode_element(self, element: object, source: _Source, received_us: int, levels_above: int) -> Reading:
-        if not isinstance(element, dict):
-            raise _Refused(Reason.NOT_AN_OBJECT, f"expected an object, got {_short(element)}")
-        if levels_above + _depth(element) > MAX_DEPTH:
-            raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
-        rest = dict(element)
-        well_id = _agree_on_well_id(rest.pop("well_id", None), source.well_id)
-        timestamp_us = self._to_timestamp_us(rest.pop("timestamp", None), received_us)
-        values, bad, extra = _take_channels(rest, self._units_of(well_id))
-        if not any(value is not None for value in values):
-            raise _Refused(Reason.NO_CHANNEL, "no channel has a number")
-        extra |= rest
+    def _to_reading(
+        self, fields: dict[str, Any], source: _Source, received_us: int, levels_above: int, *, is_odd: bool
+    ) -> Reading:
+        """The reading in `fields`: the keys of _BLANK in their order, then those that the contract does not name.
+
+        Args:
+            fields: one element of a message, parsed.
+            source: what its topic says.
+            received_us: when it arrived.
+            levels_above: of objects and arrays, above the element.
+            is_odd: whether a channel may hold anything but None or a float in its plausible range.
+
+        Raises:
+            _Refused: it is no reading.
+        """
+        well_id, raw_timestamp, *channels = fields.values()
+        extra: dict[str, object] = {}
+        if len(fields) > len(_BLANK):
+            extra = dict(islice(fields.items(), len(_BLANK), None))
+            del channels[len(CHANNELS) :]
+        if source.is_valid and (well_id is None or well_id == source.well_id):
+            well_id, units = source.well_id, source.units
+        else:
+            well_id = _agree_on_well_id(well_id, source.well_id)
+            units = self._units_of(well_id)
+        timestamp_us = _to_timestamp_us(raw_timestamp, received_us, naive_is_utc=self._naive_is_utc)
+        bad: tuple[str, ...] | None = None
+        if is_odd or units:
+            channels, bad, no_numbers = _judge(channels, units)
+            extra = no_numbers | extra
         text = _to_json_text(extra, levels_above) if extra else None
-        return Reading._make((well_id, timestamp_us, *values, text, tuple(bad) or None, received_us))
-
-    def _to_timestamp_us(self, raw: object, received_us: int) -> int:
-        if raw is None:
-            raise _Refused(Reason.NO_TIMESTAMP, "timestamp is missing")
-        try:
-            moment = _datetime.validate_python(None if isinstance(raw, bool) else raw)
-        except ValidationError as error:
-            why = f"timestamp {_short(raw)}: {error.errors()[0]['msg']}"
-            raise _Refused(Reason.BAD_TIMESTAMP, why) from None
-        if moment.tzinfo is None:
-            if not self._naive_is_utc:
-                raise _Refused(Reason.NAIVE_TIMESTAMP, f"timestamp {_short(raw)} has no offset from UTC")
-            moment = moment.replace(tzinfo=UTC)
-        timestamp_us = to_microseconds(moment)
-        if timestamp_us < EARLIEST_US:
-            raise _Refused(Reason.IMPLAUSIBLE_TIMESTAMP, f"timestamp {_short(raw)} is before the year 2000")
-        if timestamp_us > received_us + LATEST_AHEAD_US:
-            raise _Refused(Reason.IMPLAUSIBLE_TIMESTAMP, f"timestamp {_short(raw)} is more than a day ahead")
-        return timestamp_us
+        reading = Reading._make((well_id, timestamp_us, *channels, text, bad, received_us))
+        if reading[2 : 2 + len(CHANNELS)] == _NO_CHANNEL:
+            raise _Refused(Reason.NO_CHANNEL, "no channel has a number")
+        return reading
 
 
-@lru_cache(maxsize=256)
-def _validators(units: tuple[tuple[str, str], ...]) -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
-    """For one object and for an array; the plausible ranges are those of CHANNELS, in `units`."""
-    in_unit = dict(units)
-    fields: dict[str, Any] = {
-        "well_id": (Annotated[str, Field(pattern=WELL_ID_PATTERN)] | None, None),
-        "timestamp": (datetime, ...),
-    }
+def _to_fields(element: object, max_depth: int | None) -> dict[str, Any]:
+    """The keys of _BLANK in their order, then the others."""
+    if max_depth is not None and _depth(element) > max_depth:
+        raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(element, dict):
+        raise _Refused(Reason.NOT_AN_OBJECT, "expected an object, got {}", element)
+    return {**_BLANK, **element}
+
+
+def _note_odd(value: object, info: "core_schema.ValidationInfo[list[object]]") -> object:
+    odd: list[object] = info.context  # always given
+    odd.append(value)
+    return value
+
+
+def _element_schema() -> core_schema.CoreSchema:
+    """An object with the keys of _BLANK in their order, then the others; the context gets the odd channels.
+
+    This is pydantic's own schema language: a model of pydantic's makes an object for each reading, and costs a
+    sixth more.
+    """
+    anything = core_schema.with_info_after_validator_function(_note_odd, core_schema.any_schema())
+    schemas: dict[str, core_schema.CoreSchema] = {"well_id": core_schema.any_schema()}
+    schemas["timestamp"] = core_schema.any_schema()
     for channel in CHANNELS:
-        conversion = CHANNEL_CONVERSIONS[channel.name].get(in_unit.get(channel.name, ""))
-        low, high = (conversion.invert(limit) if conversion else limit for limit in channel[2:4])
-        number = Annotated[float, Field(strict=True, ge=low, le=high)]  # a range has neither NaN nor infinity
-        fields[channel.name] = (number | None, None)
-    model = create_model("ReadingIn", __config__=ConfigDict(extra="allow"), **fields)
-    return TypeAdapter(model), TypeAdapter(list[model])
+        plausible = core_schema.float_schema(strict=True, allow_inf_nan=False, ge=channel.low, le=channel.high)
+        either = core_schema.union_schema([plausible, anything], mode="left_to_right")
+        schemas[channel.name] = core_schema.nullable_schema(either)
+    return core_schema.typed_dict_schema(
+        {
+            name: core_schema.typed_dict_field(core_schema.with_default_schema(schema, default=None), required=False)
+            for name, schema in schemas.items()
+        },
+        extra_behavior="allow",
+    )
 
 
-_datetime: Final = TypeAdapter(datetime)
-
-
-def _take_channels(
-    rest: dict[str, Any], units: Mapping[str, str]
-) -> tuple[list[float | None], list[str], dict[str, object]]:
-    """Move the channels out of `rest`: their values, the names of the bad ones, and what was no number."""
-    values: list[float | None] = []
-    bad: list[str] = []
-    no_numbers: dict[str, object] = {}
-    for channel in CHANNELS:
-        raw = rest.pop(channel.name, None)
-        value = _to_number(raw)
-        if value is not None and (unit := units.get(channel.name)):
-            value = CHANNEL_CONVERSIONS[channel.name][unit].apply(value)
-        if value is None and raw is not None:
-            no_numbers[channel.name] = raw
-        if raw is not None and (value is None or not channel.low <= value <= channel.high):
-            bad.append(channel.name)
-        values.append(value)
-    return values, bad, no_numbers
-
-
-def _to_number(raw: object) -> float | None:
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        return float(raw)  # finite: `_parse` made strings of what is not
-    return None
+_one: Final = SchemaValidator(_element_schema())
+_many: Final = SchemaValidator(core_schema.list_schema(_element_schema(), fail_fast=True))
 
 
 def _agree_on_well_id(sent: object, from_topic: str | None) -> str:
     well_id = from_topic if sent is None else sent
     if not isinstance(well_id, str) or not _well_id.fullmatch(well_id):
         where = "topic" if sent is None else "payload"
-        raise _Refused(Reason.BAD_WELL_ID, f"well_id of the {where} is {_short(well_id)}, not {WELL_ID_PATTERN}")
+        raise _Refused(Reason.BAD_WELL_ID, f"well_id of the {where} is {{}}, not {WELL_ID_PATTERN}", well_id)
     if from_topic is not None and well_id != from_topic:
-        raise _Refused(Reason.WELL_ID_MISMATCH, f"well_id is {_short(well_id)}, but the topic says {from_topic!r}")
+        why = f"well_id is {well_id}, but the topic says {{}}"
+        raise _Refused(Reason.WELL_ID_MISMATCH, why, from_topic)
     return well_id
 
 
+def _to_timestamp_us(raw: object, received_us: int, *, naive_is_utc: bool) -> int:
+    """Microseconds since 1970 UTC of ISO 8601 text, or of an epoch in s or ms; what is finer is cut.
+
+    Raises:
+        _Refused: it is missing, neither, naive, or implausible.
+    """
+    try:
+        timestamp_us = to_microseconds(datetime.fromisoformat(raw))  # type: ignore[arg-type] # caught below
+    except (TypeError, ValueError):  # no text, another form, or naive
+        timestamp_us = _read_rare_timestamp(raw, naive_is_utc=naive_is_utc)
+    if EARLIEST_US <= timestamp_us <= received_us + LATEST_AHEAD_US:
+        return timestamp_us
+    why = "is before the year 2000" if timestamp_us < EARLIEST_US else "is more than a day ahead of its arrival"
+    raise _Refused(Reason.IMPLAUSIBLE_TIMESTAMP, "timestamp {} " + why, raw)
+
+
+def _read_rare_timestamp(raw: object, *, naive_is_utc: bool) -> int:
+    if raw is None:
+        raise _Refused(Reason.NO_TIMESTAMP, "timestamp is missing")
+    found = _read_rare_iso(raw) if isinstance(raw, str) and not _epoch_text.fullmatch(raw) else None
+    if found is None:
+        return _epoch_to_us(raw)
+    moment, later_us = found
+    if moment.tzinfo is None:
+        if not naive_is_utc:
+            raise _Refused(Reason.NAIVE_TIMESTAMP, "timestamp {} has no offset from UTC", raw)
+        moment = moment.replace(tzinfo=UTC)
+    return to_microseconds(moment) + later_us
+
+
+def _read_rare_iso(text: str) -> tuple[datetime, int] | None:
+    """What ISO 8601 allows and `fromisoformat` does not, and the microseconds to be added to it.
+
+    A leap second is the first second of the next minute, as in POSIX and PostgreSQL; 24:00 is the next day's start.
+    """
+    plain, leap_seconds = _leap_second.subn(r"\g<1>59", text.upper().replace("\N{MINUS SIGN}", "-"))
+    plain, days = _end_of_day.subn("00", plain)
+    try:
+        return datetime.fromisoformat(plain), leap_seconds * SECOND_US + days * DAY_US
+    except ValueError:
+        return None
+
+
+def _epoch_to_us(raw: object) -> int:
+    number: Decimal | int
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        number = raw
+    elif isinstance(raw, float) and isfinite(raw):
+        number = Decimal(repr(raw))  # the digits that were sent; a product of floats would round across a microsecond
+    elif isinstance(raw, str) and _epoch_text.fullmatch(raw):
+        number = Decimal(raw)
+    else:
+        raise _Refused(Reason.BAD_TIMESTAMP, "timestamp {} is neither ISO 8601 nor an epoch in s or ms", raw)
+    if not -_LAST_MS < number < _LAST_MS:
+        raise _Refused(Reason.IMPLAUSIBLE_TIMESTAMP, "timestamp {} is beyond the year 9999", raw)
+    return int(number * (SECOND_US if -_LAST_S <= number <= _LAST_S else 1000))
+
+
+def _judge(
+    raws: Iterable[Any], units: Mapping[str, str]
+) -> tuple[list[float | None], tuple[str, ...] | None, dict[str, object]]:
+    """The channels' values in our units, the names of the bad ones, and what was no finite number."""
+    values: list[float | None] = []
+    bad: list[str] = []
+    no_numbers: dict[str, object] = {}
+    for (name, _, low, high, _), raw in zip(CHANNELS, raws, strict=True):
+        value = raw
+        if raw is not None and (type(raw) is not float or name in units or not low <= raw <= high):
+            value = _to_number(raw, CHANNEL_CONVERSIONS[name].get(units.get(name, "")))
+            if value is None:
+                no_numbers[name] = raw
+            if value is None or not low <= value <= high:
+                bad.append(name)
+        values.append(value)
+    return values, tuple(bad) or None, no_numbers
+
+
+def _to_number(raw: object, conversion: Conversion | None) -> float | None:
+    if not isinstance(raw, (int, float)) or isinstance(raw, bool):
+        return None
+    try:
+        value = float(raw)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    if conversion:
+        value = conversion.apply(value)
+    return value if isfinite(value) else None
+
+
 def _parse(payload: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
-    """The document in `payload`; NaN, and numbers that no float can hold, become strings of what was written."""
     try:
         text = payload.decode()
     except UnicodeDecodeError as error:
@@ -308,7 +373,7 @@ def _parse(payload: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
     if not text.strip():
         raise _Refused(Reason.EMPTY, "no payload")
     try:
-        return json.loads(text, parse_constant=str, parse_int=_parse_int, parse_float=_parse_float)
+        return _read_json(text)
     except RecursionError:
         raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:
@@ -316,24 +381,23 @@ def _parse(payload: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
 
 
 def _parse_int(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _LONGEST_INT else digits
+    try:
+        return int(digits)
+    except ValueError:  # beyond Python's limit of some thousand digits
+        return digits
 
 
-def _parse_float(digits: str) -> float | str:
-    return value if isfinite(value := float(digits)) else digits
+_read_json: Final = json.JSONDecoder(parse_int=_parse_int).decode
 
 
 def _to_json_text(extra: Mapping[str, object], levels_above: int) -> str:
-    """JSON text that PostgreSQL's jsonb takes, of what stands `levels_above` levels below the message's top."""
-    if any(isinstance(value, (dict, list)) for value in extra.values()) and levels_above + _depth(extra) > MAX_DEPTH:
-        raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
+    """JSON text that PostgreSQL's jsonb takes, of keys that stand `levels_above` levels below the message's top."""
     try:
-        text = json.dumps(extra, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except UnicodeEncodeError:
+        text = to_json(extra, inf_nan_mode="strings").decode()
+    except PydanticSerializationError:
         raise _Refused(Reason.UNSTORABLE_TEXT, "a text holds half a surrogate pair") from None
-    except ValueError:  # a number that is not finite or has thousands of digits, from the fast road's parser
-        raise _NotCommon from None
+    if levels_above + text.count("[") + text.count("{") > MAX_DEPTH and levels_above + _depth(extra) > MAX_DEPTH:
+        raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
     if "\\u0000" in text and _escaped_nul.search(text):
         raise _Refused(Reason.UNSTORABLE_TEXT, "a text holds NUL, which PostgreSQL cannot hold")
     return text
@@ -353,12 +417,12 @@ def _refuse_whole(reason: Reason, why: str, **detail: object) -> Decoded:
     return Decoded((), Rejection(reason, {reason: 1}, {"why": why, **detail}))
 
 
-def _to_rejection(refusals: Sequence[tuple[int, _Refused]]) -> Rejection:
-    elements = [{"index": index, "reason": each.reason, "why": str(each)} for index, each in refusals[:MAX_DETAILS]]
-    counts = Counter(each.reason for _, each in refusals)
-    return Rejection(refusals[0][1].reason, counts, {"refused": len(refusals), "elements": elements})
+def _to_rejection(counts: Counter[Reason], details: Sequence[Mapping[str, object]]) -> Rejection:
+    return Rejection(next(iter(counts)), counts, {"refused": counts.total(), "elements": details})
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line's worth
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "an array"
+    text = json.dumps(value[:LINE] if isinstance(value, str) else value)
+    return text if len(text) <= LINE else text[: LINE - 3] + "..."
