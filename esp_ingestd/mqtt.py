@@ -9,7 +9,7 @@ Rules:
        are dropped, since the broker delivers again.
     2. While intake is paused the socket is not read (I3), but keepalive goes on. A connection that is lost meanwhile
        is made again when intake goes on.
-    3. What is published is kept until the broker has accepted it, over every reconnect; at most `WINDOW` at once.
+    3. What is published is kept until the broker has accepted it, over every reconnect; at most `window` at once.
     4. Never unsubscribe: the broker keeps for us what arrives while we are away.
     5. Alerts have a connection of their own: the broker's answer to them must not stand behind readings on a
        socket that is not being read (docs/adr/0003).
@@ -282,11 +282,12 @@ class Mqtt:
         receive: Receive | None = None,
         announce: bool = False,
         keep_session: bool = True,
+        window: int = WINDOW,
     ) -> None:
         """A connection as `client_id`; deliver what arrives on `subscriptions` to `receive`, in order of arrival.
 
         With `announce` it is said on the status topic whether we are online; without `keep_session` the broker
-        forgets us as soon as we go.
+        forgets us as soon as we go. At most `window` publications are sent that the broker has not accepted.
         """
         self.receive: Receive = receive or _ignore
         self.connection = 0
@@ -300,6 +301,7 @@ class Mqtt:
         self._subscriptions = subscriptions
         self._announce = announce
         self._keep_session = keep_session
+        self._window = window
         self._is_5 = settings.protocol == "5"
         self._client: _Paho | None = None
         self._lost = asyncio.Event()
@@ -459,6 +461,7 @@ class Mqtt:
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_5 else MQTTProtocolVersion.MQTTv311
         client = _Paho(self, protocol, self._client_id, clean_session=not self._keep_session)
         client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(0)  # `window` is ours; paho would walk through all of it at each PUBACK
         if settings.username:
             password = settings.password.get_secret_value() if settings.password else None
             client.username_pw_set(settings.username, password)
@@ -590,7 +593,7 @@ class Mqtt:
 
     def _send_more(self) -> None:
         client = self._client
-        while self._outbox and len(self._sent) < WINDOW and self.connected.is_set() and client is not None:
+        while self._outbox and len(self._sent) < self._window and self.connected.is_set() and client is not None:
             publication = self._outbox.popleft()
             info = client.publish(publication.topic, publication.payload, qos=1, retain=publication.retain)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or not self.connected.is_set():
