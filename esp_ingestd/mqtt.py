@@ -428,15 +428,19 @@ class Mqtt:
     async def close(self) -> None:
         """Say that we are offline and disconnect; the session, and what the broker keeps in it, stays."""
         client = self._client
-        if client is not None and self.connected.is_set():
-            if self._announce and not self.paused:
+        if client is None:
+            return
+        if self.connected.is_set():
+            if self._announce:  # not waited for: while intake is paused the answer is not read, but order is kept
                 offline = self._status(online=False)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.publish(offline.topic, offline.payload, retain=True), 1.0)
+                client.publish(offline.topic, offline.payload, qos=1, retain=True)
             self.connected.clear()
             client.disconnect()
-        if client is not None:
-            self._drop(client)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    while client.want_write():  # noqa: ASYNC110 - paho tells no one
+                        await asyncio.sleep(0.005)
+        self._drop(client)
 
     def want_write(self, sock: Any) -> bool:  # noqa: ANN401 - paho's socket type
         """Paho could not write all: go on when the socket takes more. False outside the loop's thread."""

@@ -25,7 +25,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from esp_ingestd.config import Settings
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.batch import Batch, Batcher, Trigger, Written
+from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger, Written
 from esp_ingestd.core.decode import Decoder, Reason
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
@@ -164,6 +164,8 @@ class Pipeline:
         if batch.rows >= self._batch_rows:
             self._closed.append(self._batcher.take(Trigger.ROWS))
             self._wake.set()
+        elif len(batch.deliveries) == WINDOW_DELIVERIES:
+            self._wake.set()  # from now on a pause closes the batch
         if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
             self._pause()
 

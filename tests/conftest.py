@@ -45,6 +45,7 @@ class OwnDatabase(Protocol):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "best_edition: runs on one edition, since the editions make no difference to it")
     services = config.stash[FOUND] = Services.find()
     config.add_cleanup(services.close)
     if missing := services.missing():
@@ -58,6 +59,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "edition" in metafunc.fixturenames:
         offered = metafunc.config.stash[FOUND].editions
+        if metafunc.definition.get_closest_marker("best_edition"):
+            offered = offered[-1:]
         metafunc.parametrize("edition", offered or [pytest.param(None, marks=pytest.mark.skip("no PostgreSQL here"))])
 
 

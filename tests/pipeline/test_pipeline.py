@@ -421,12 +421,18 @@ async def test_draining_returns_at_once_when_nothing_is_under_way() -> None:
         await asyncio.wait_for(rig.pipeline.drain(), 1)
 
 
-@stepped
-async def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back() -> None:
-    rig = Rig(max_age_ms=60_000)
-    async with rig.running():
-        for delivery in range(1, 21):
-            rig.deliver(delivery)
-        await settled(lambda: len(rig.broker.acknowledged) == 20)
-        assert rig.counted("batches_total", trigger="quiet") == 1
-        assert asyncio.get_running_loop().time() < 60
+@pytest.mark.parametrize("pause_s", [0.0, 0.001])
+def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back(pause_s: float) -> None:
+    """Whether its deliveries come in one piece or one by one."""
+
+    async def scenario() -> None:
+        rig = Rig(max_age_ms=60_000)
+        async with rig.running():
+            for delivery in range(1, 21):
+                rig.deliver(delivery)
+                await asyncio.sleep(pause_s)
+            await settled(lambda: len(rig.broker.acknowledged) == 20)
+            assert rig.counted("batches_total", trigger="quiet") == 1
+            assert asyncio.get_running_loop().time() < 60
+
+    stepped(scenario)()
