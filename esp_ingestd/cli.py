@@ -158,6 +158,59 @@ def migrate(config: ConfigOption) -> None:
     typer.echo(f"edition: {edition}")
 
 
+@app.command()
+def demo(
+    *,
+    wells: Annotated[int, typer.Option(min=1, max=10_000, help="Simulated wells.")] = 12,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=1, help="End by itself after so many seconds. Default: at Ctrl-C.")
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=1, max=3600, help="Time in the field against the clock; 60: an hour passes in a minute."
+        ),
+    ] = 60.0,
+    folder: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where everything is kept; emptied at the start of each demo.")
+    ] = Path("esp-demo"),
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65_535, help="Of metrics and health. Default: 9464, else a free one."),
+    ] = None,
+    broker_port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=1, max=65_535, help="Default: 21883, else a free one.")
+    ] = None,
+    database_port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=1, max=65_535, help="Default: 25432, else a free one.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines in place of a live view, as without a terminal.")
+    ] = False,
+) -> None:
+    """Show everything at work: broker, database, simulated wells, the daemon, a live view. Needs nothing beforehand."""
+    from math import inf
+
+    from esp_ingestd.demo import Wishes, run_demo
+    from esp_ingestd.embedded import StartError
+
+    wishes = Wishes(
+        folder=folder,
+        wells=wells,
+        speed=speed,
+        duration_s=inf if duration is None else duration,
+        http_port=port,
+        broker_port=broker_port,
+        database_port=database_port,
+        plain=plain,
+    )
+    try:
+        run_demo(wishes)
+    except StartError as error:
+        typer.echo(f"esp-ingestd demo: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
 spool_app = typer.Typer(help="Look at what is kept on disk while the database is away.", no_args_is_help=True)
 app.add_typer(spool_app, name="spool")
 
