@@ -40,6 +40,7 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@$(python) bench/stages.py
 	@$(python) bench/receive.py
 	@$(python) bench/outage.py
+	@$(python) bench/backfill.py
 
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage

@@ -368,6 +368,55 @@ def _to_field(
         raise typer.BadParameter(str(error), param_hint="--fault") from None
 
 
+@app.command()
+def backfill(
+    config: ConfigOption,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files: .csv (header: well_id, timestamp, and channels by their names), .jsonl, .ndjson or .json (one "
+            "payload with its well_id a line), .parquet or .pq (columns as in CSV; needs the extra `parquet`).",
+        ),
+    ],
+    *,
+    max_refused: Annotated[
+        int, typer.Option(min=0, metavar="ROWS", help="Stop when more rows than this were refused.")
+    ] = 10_000,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Read every file from its start, wherever an earlier run was cut.")
+    ] = False,
+) -> None:
+    """Load history from files into the database; never raises alarms.
+
+    Rows are judged as messages off the broker are: units as in the wells file, timestamps as in mqtt.naive_timestamps.
+    What is refused becomes a dead letter that names file and line. A row whose well_id and timestamp the database has
+    already is a duplicate and changes nothing. A load that was cut, by Ctrl-C or otherwise, goes on where it was when
+    the same command is given again.
+    """
+    import asyncio
+
+    from esp_ingestd.backfill import BackfillError, backfill
+    from esp_ingestd.config import load_wells
+    from esp_ingestd.errors import Unavailable
+
+    settings = _load(config)
+    wells = load_wells(settings.diagnosis.wells_file)
+    work = backfill(settings, wells, inputs, max_refused=max_refused, restart=restart, say=typer.echo)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            refused = runner.run(work)
+    except BackfillError as error:
+        for fault in error.faults:
+            typer.echo(fault, err=True)
+        raise typer.Exit(1) from None
+    except (Unavailable, KeyboardInterrupt) as error:
+        typer.echo(f"{str(error) or 'stopped'}; the same command goes on from here", err=True)
+        raise typer.Exit(1) from None
+    if refused:
+        typer.echo("`esp-ingestd dead-letters list` says why rows were refused", err=True)
+
+
 def _load(config: Path) -> "Settings":
     from esp_ingestd.config import load_settings
 

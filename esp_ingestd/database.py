@@ -14,10 +14,11 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -88,6 +89,42 @@ class Migration(NamedTuple):
         return self.only in {"", edition.value} or (self.only == "timescaledb" and edition.has_hypertables)
 
 
+class LoadMark(NamedTuple):
+    """How far a file is loaded, and which file it is: a changed one has another size or time of change."""
+
+    file: str
+    size_bytes: int
+    modified_ns: int
+    offset: int
+    line: int
+
+
+class LetterFilter(NamedTuple):
+    """Which dead letters; what is empty or None leaves it open."""
+
+    ids: tuple[int, ...] = ()
+    reason: str | None = None
+    topic: str | None = None
+    """A pattern of SQL's LIKE."""
+    since_us: int | None = None
+    """Came at or after, microseconds since 1970 UTC."""
+
+
+class StoredLetter(NamedTuple):
+    """A dead letter as it stands in the database; times in microseconds since 1970 UTC."""
+
+    dead_letter_id: int
+    first_received_us: int
+    received_us: int
+    times: int
+    topic: str
+    payload: bytes
+    payload_bytes: int
+    """The size of the whole payload that is kept."""
+    reason: str
+    detail: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class _Outcome:
     stored: int = 0
@@ -121,8 +158,20 @@ class Database:
         assert self.edition is not None  # noqa: S101 - set by _open
         return self.edition
 
-    async def write(self, batch: Batch) -> Written:
+    async def write(
+        self,
+        batch: Batch,
+        *,
+        mark: "LoadMark | None" = None,
+        letter_of: "Callable[[Reading, str], DeadLetter | None] | None" = None,
+    ) -> Written:
         """Make a batch durable: readings, dead letters and alarm events in one transaction.
+
+        Args:
+            batch: what is to be durable.
+            mark: how far its file is loaded with it, committed in the same transaction.
+            letter_of: the dead letter of a reading that the database refuses, and why it did; None keeps none.
+                By default it is the payload that the reading would have been.
 
         Raises:
             Unavailable: it cannot be written now; nothing of it was, or it will be found as duplicates.
@@ -133,7 +182,7 @@ class Database:
             try:
                 async with connection.transaction():
                     await self._copy(connection, "esp_telemetry", batch.readings)
-                    await self._write_rest(connection, batch.dead_letters.values(), batch)
+                    await self._write_rest(connection, batch.dead_letters.values(), batch, mark)
                 return Written(len(batch.readings), 0)
             except (asyncpg.PostgresError, ValueError, TypeError) as error:
                 if not _refuses_rows(error):
@@ -142,8 +191,9 @@ class Database:
                 await connection.execute(_CREATE_INCOMING)
                 outcome = _Outcome()
                 await self._write_dividing(connection, batch.readings, outcome)
-                letters = [*batch.dead_letters.values(), *map(_to_dead_letter, outcome.refused)]
-                await self._write_rest(connection, letters, batch)
+                refused = starmap(letter_of or to_dead_letter, outcome.refused)
+                letters = [*batch.dead_letters.values(), *filter(None, refused)]
+                await self._write_rest(connection, letters, batch, mark)
             duplicates = len(batch.readings) - outcome.stored - len(outcome.refused)
             return Written(outcome.stored, duplicates, outcome.refused)
 
@@ -164,6 +214,59 @@ class Database:
         """
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
             return [json.loads(row["event"]) for row in await connection.fetch(_UNPUBLISHED)]
+
+    async def load_mark(self, file: str) -> "LoadMark | None":
+        """How far an unfinished load of this file came.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            row = await connection.fetchrow(_LOAD_MARK, file)
+        return LoadMark(*row) if row else None
+
+    async def forget_loads(self, files: Sequence[str]) -> None:
+        """Forget how far these files are loaded: they are finished, or are to be loaded from their start.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            await connection.execute("DELETE FROM esp_backfills WHERE file = ANY ($1)", list(files))
+
+    async def find_dead_letters(
+        self, which: "LetterFilter", *, limit: int, payload_bytes: int, after_id: int | None = None
+    ) -> list["StoredLetter"]:
+        """Dead letters of which at most the first `payload_bytes` of the payload are read.
+
+        Args:
+            which: which ones.
+            limit: at most so many.
+            payload_bytes: how much of each payload.
+            after_id: None gives those that came last, the newest first; else those of greater number, in their order.
+
+        Raises:
+            Unavailable: not now.
+        """
+        order = _NEWEST_LETTERS if after_id is None else _LETTERS_AFTER
+        arguments = (list(which.ids) or None, which.reason, which.topic, which.since_us, payload_bytes, limit)
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            rows = await connection.fetch(_SELECT_LETTERS + order, *arguments, after_id or 0)
+        return [StoredLetter._make((*tuple(row)[:-1], json.loads(row["detail"]))) for row in rows]
+
+    async def settle_dead_letters(self, gone: Sequence[int], changed: Sequence[tuple[int, Reason, str]]) -> None:
+        """Drop the letters of which everything is stored now, and note on others why they are refused now.
+
+        Args:
+            gone: their numbers.
+            changed: number, reason, and detail as JSON text.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection, connection.transaction():
+            await connection.execute("DELETE FROM dead_letters WHERE dead_letter_id = ANY ($1)", list(gone))
+            await connection.executemany(_CHANGE_LETTER, changed)
 
     async def close(self) -> None:
         """Close the connection, politely if the server answers within a second."""
@@ -242,7 +345,15 @@ class Database:
         else:
             outcome.stored += int(tag.rpartition(" ")[2])
 
-    async def _write_rest(self, connection: "Connection[Any]", letters: Collection[DeadLetter], batch: Batch) -> None:
+    async def _write_rest(
+        self,
+        connection: "Connection[Any]",
+        letters: Collection[DeadLetter],
+        batch: Batch,
+        mark: "LoadMark | None",
+    ) -> None:
+        if mark:
+            await connection.execute(_UPSERT_LOAD_MARK, *mark)
         if letters:
             await connection.executemany(_UPSERT_DEAD_LETTER, [_dead_letter_row(letter) for letter in letters])
         if batch.events:
@@ -385,9 +496,8 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _to_dead_letter(refused: tuple[Reading, str]) -> DeadLetter:
+def to_dead_letter(reading: Reading, why: str) -> DeadLetter:
     """A reading that the database refuses, as the payload it would have been; the delivery itself is not kept."""
-    reading, why = refused
     payload = json.dumps(dict(rebuild_payload(reading)), ensure_ascii=False).encode()
     detail = {"why": why, "payload": "rebuilt from the reading"}
     return DeadLetter("", payload, Reason.REFUSED_BY_DATABASE, detail, reading.received_us, reading.received_us)
@@ -457,11 +567,13 @@ _CREATE_INCOMING: Final = """
 _INSERT_INCOMING: Final = f"""
     INSERT INTO esp_telemetry ({_LIST}) SELECT {_LIST} FROM esp_incoming ON CONFLICT (well_id, "timestamp") DO NOTHING
 """  # noqa: S608 - our own column names
+# A row of a file did not come once more when the file is loaded again.
 _UPSERT_DEAD_LETTER: Final = """
     INSERT INTO dead_letters AS old (first_received_at, received_at, times, topic, payload, reason, detail, fingerprint)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (fingerprint) DO UPDATE
     SET times = old.times + excluded.times, received_at = greatest(old.received_at, excluded.received_at)
+    WHERE NOT excluded.detail ? 'file'
 """
 _INSERT_EVENT: Final = """
     INSERT INTO diagnostic_results (event_id, alarm_id, well_id, "timestamp", diagnosis, category, severity, transition,
@@ -483,3 +595,20 @@ _MARK_PUBLISHED: Final = """
 _UNPUBLISHED: Final = """
     SELECT event FROM diagnostic_results WHERE published_at IS NULL ORDER BY "timestamp", event_id
 """
+_LOAD_MARK: Final = 'SELECT file, size_bytes, modified_ns, "offset", line FROM esp_backfills WHERE file = $1'
+_UPSERT_LOAD_MARK: Final = """
+    INSERT INTO esp_backfills (file, size_bytes, modified_ns, "offset", line) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (file) DO UPDATE SET size_bytes = excluded.size_bytes, modified_ns = excluded.modified_ns,
+        "offset" = excluded."offset", line = excluded.line, updated_at = now()
+"""
+_SELECT_LETTERS: Final = """
+    SELECT dead_letter_id, first_received_at, received_at, times, topic, substring(payload FOR $5::integer),
+        octet_length(payload), reason, detail
+    FROM dead_letters
+    WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY ($1)) AND ($2::text IS NULL OR reason = $2)
+        AND ($3::text IS NULL OR topic LIKE $3) AND ($4::timestamptz IS NULL OR received_at >= $4)
+        AND dead_letter_id > $7
+"""
+_NEWEST_LETTERS: Final = "ORDER BY received_at DESC, dead_letter_id DESC LIMIT $6"
+_LETTERS_AFTER: Final = "ORDER BY dead_letter_id LIMIT $6"
+_CHANGE_LETTER: Final = "UPDATE dead_letters SET reason = $2, detail = $3 WHERE dead_letter_id = $1"

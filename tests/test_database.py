@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from esp_ingestd.core.alarm import AlarmEvent
 
 T0 = 1_700_000_000_000_000
-TABLES = ("esp_schema_migrations", "esp_telemetry", "diagnostic_results", "alarm_states", "dead_letters")
+TABLES = (
+    "esp_schema_migrations",
+    "esp_telemetry",
+    "diagnostic_results",
+    "alarm_states",
+    "dead_letters",
+    "esp_backfills",
+)
 Query = Callable[..., Awaitable[list[Any]]]
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from data import ESP01
 
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.recording import Recorded, RecordingError, read_recording, to_timestamp_us
 
 NOON_US = 1_735_732_800 * SECOND_US  # 2025-01-01T12:00:00Z
-ESP01 = Path(__file__).parents[2] / "shared" / "data" / "esp01" / "esp01_120d.csv"
 
 
 def write(folder: Path, name: str, *lines: str) -> Path:
