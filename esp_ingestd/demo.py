@@ -220,50 +220,52 @@ def _clear(folder: Path) -> None:
 def _start(stack: ExitStack, wishes: Wishes, console: Console) -> Stage:
     """Start everything but the field, each thing once those before it serve, and say where it is."""
     folder = wishes.folder
-    ports = {
-        "http": _port(wishes.http_port, HTTP_PORT, "metrics and health", "--port"),
-        "broker": _port(wishes.broker_port, BROKER_PORT, "the broker", "--broker-port"),
-        "database": _port(wishes.database_port, DATABASE_PORT, "the database", "--database-port"),
-    }
+    http_port = _port(wishes.http_port, HTTP_PORT, "metrics and health", "--port")
+    broker_port = _port(wishes.broker_port, BROKER_PORT, "the broker", "--broker-port")
+    database_port = _port(wishes.database_port, DATABASE_PORT, "the database", "--database-port")
+    broker = embedded.Broker(folder / "broker", broker_port)
+    database = embedded.Database(folder / "database", database_port)
+    daemon = Daemon(folder / "daemon", http_port, folder / "esp-ingestd.toml")
+    wells = _make_field(wishes)
     console.print(f"esp-ingestd demo, everything in {folder}\n", style="bold")
-    broker = embedded.Broker(folder / "broker", ports["broker"])
-    database = embedded.Database(folder / "database", ports["database"])
     _begin(stack, broker)
     _say(console, "broker", broker.url, f"  ({broker.source})")
     _begin(stack, database)
     _say(console, "database", database.source)
-    wells = _make_field(wishes)
-    settings = _configure(folder, broker, database, ports["http"], wells)
+    settings = _configure(folder, broker, database, http_port, wells)
     edition, _ = asyncio.run(migrate(settings.database))
     _say(console, "", f"edition {edition}: {EDITIONS[edition]}")
-    psql = f"psql {database.dsn}"
-    _say(console, "", psql)
-    daemon = Daemon(folder / "daemon", ports["http"], folder / "esp-ingestd.toml")
+    _say(console, "", f"psql {database.dsn}")
     _begin(stack, daemon)
     _say(console, "daemon", f"esp-ingestd run --config {folder / 'esp-ingestd.toml'}", f"  (log: {daemon.log})")
-    where = (("metrics", f"http://{HOST}:{daemon.port}/metrics"), ("health", f"http://{HOST}:{daemon.port}/health"))
-    for name, url in where:
-        _say(console, name, url)
-    every = f"one reading each every {wells.interval_s:g} s of their time"
-    pace = "at the clock's pace" if wishes.speed == 1 else f"{wishes.speed:g} times as fast as the clock"
-    _say(console, "wells", f"{wishes.wells:,}, simulated; {every}, which runs {pace}\n")
-    view = FieldView(
-        well_ids=wells.well_ids,
-        faults=_faults(wishes),
-        start_us=wells.now_us,
-        speed=wishes.speed,
-        edition=edition,
-        places=[*where, ("broker", broker.url), ("database", psql), ("to end", _ending(wishes))],
-    )
+    url = f"http://{HOST}:{http_port}"
+    _say(console, "metrics", f"{url}/metrics")
+    _say(console, "health", f"{url}/health")
+    _say(console, "wells", _describe_wells(wishes, wells) + "\n")
+    places = {"metrics": f"{url}/metrics", "health": f"{url}/health", "broker": broker.url}
+    places |= {"database": f"psql {database.dsn}", "to end": _ending(wishes)}
     return Stage(
         wishes=wishes,
         settings=settings,
         wells=wells,
         services={"broker": broker, "database": database, "daemon": daemon},
         daemon=daemon,
-        view=view,
+        view=FieldView(
+            well_ids=wells.well_ids,
+            faults=_faults(wishes),
+            start_us=wells.now_us,
+            speed=wishes.speed,
+            edition=edition,
+            places=tuple(places.items()),
+        ),
         console=console,
     )
+
+
+def _describe_wells(wishes: Wishes, wells: Field) -> str:
+    every = f"one reading each every {wells.interval_s:g} s of their time"
+    pace = "at the clock's pace" if wishes.speed == 1 else f"{wishes.speed:g} times as fast as the clock"
+    return f"{wishes.wells:,}, simulated; {every}, which runs {pace}"
 
 
 def _begin(stack: ExitStack, service: embedded.Service) -> None:
