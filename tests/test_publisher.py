@@ -1,29 +1,65 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from peer import Peer, until
 
+from esp_ingestd.embedded import HOST, free_port
 from esp_ingestd.publisher import Outgoing, history_s, to_messages, topic_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from conftest import OwnBroker
     from services import BrokerAddress
 
 
-def simulate(broker: BrokerAddress, folder: Path, *arguments: str, topic: str = "") -> subprocess.CompletedProcess[str]:
+def command_for(host: str, port: int, folder: Path, *arguments: str, topic: str = "") -> list[str]:
     config = folder / "esp-ingestd.toml"
     topic = topic or f"test/{uuid4()}/{{well_id}}"
-    config.write_text(f'[mqtt]\nhost = "{broker.host}"\nport = {broker.port}\ntopics = ["{topic}"]\n')
-    command = [sys.executable, "-m", "esp_ingestd", "simulate", "--config", str(config), *arguments]
+    config.write_text(f'[mqtt]\nhost = "{host}"\nport = {port}\ntopics = ["{topic}"]\n')
+    return [sys.executable, "-m", "esp_ingestd", "simulate", "--config", str(config), *arguments]
+
+
+def simulate(broker: BrokerAddress, folder: Path, *arguments: str, topic: str = "") -> subprocess.CompletedProcess[str]:
+    command = command_for(broker.host, broker.port, folder, *arguments, topic=topic)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def simulating(host: str, port: int, folder: Path, *arguments: str, topic: str = "") -> Iterator[subprocess.Popen[str]]:
+    """`simulate` under way; killed where the test did not end it."""
+    command = command_for(host, port, folder, *arguments, topic=topic)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def hear(process: subprocess.Popen[str], words: str) -> None:
+    """Wait for a line on standard error that has these words."""
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while words not in (line := await asyncio.to_thread(process.stderr.readline)):
+            assert line, f"it ended without saying {words!r}"
+
+
+def write_recording(folder: Path, *rows: str) -> Path:
+    path = folder / "recording.csv"
+    path.write_text("\n".join(("well_id,timestamp,pip", *rows)) + "\n")
+    return path
 
 
 async def test_a_simulated_field_reaches_the_broker(broker: BrokerAddress, tmp_path: Path) -> None:
@@ -60,6 +96,74 @@ async def test_a_recording_reaches_the_broker_as_it_is(broker: BrokerAddress, tm
         await until(lambda: len(rtu.messages) == 9)
     sent = [reading for message in rtu.messages for reading in json.loads(message.payload)]
     assert [reading["pip"] for reading in sent] == [minute + 0.5 for minute in range(60)]
+
+
+async def test_a_broker_that_goes_and_comes_back_misses_nothing(own_broker: OwnBroker, tmp_path: Path) -> None:
+    broker = own_broker()
+    rows = [f"W1,2026-01-01T00:00:{k // 100:02}.{k % 100:02}Z,{k}" for k in range(300)]
+    arguments = ("--from", str(write_recording(tmp_path, *rows)), "--window", "5")
+    with simulating(broker.host, broker.port, tmp_path, *arguments, topic="test/{well_id}") as process:
+        with Peer(broker, subscribe="test/#") as before:
+            await until(lambda: before.messages)
+        broker.stop()
+        await hear(process, "trying again")
+        broker.start()
+        await hear(process, "connected again")
+        out, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert "accepted 300 of 300 readings" in out
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_ends_cleanly_when_told(broker: BrokerAddress, tmp_path: Path, number: signal.Signals) -> None:
+    topic = f"test/{uuid4()}"
+    with (
+        Peer(broker, subscribe=f"{topic}/#") as rtu,
+        simulating(broker.host, broker.port, tmp_path, "--rate", "10", topic=f"{topic}/{{well_id}}") as process,
+    ):
+        await until(lambda: len(rtu.messages) > 20)
+        process.send_signal(number)
+        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        _, _, accepted, _, sent, *_ = out.split()[1:]
+        await until(lambda: len(rtu.messages) == int(sent))
+    assert (accepted, process.returncode, err) == (sent, 0, "")
+
+
+async def test_it_waits_for_a_broker_and_ends_without_one(tmp_path: Path) -> None:
+    with simulating(HOST, free_port(), tmp_path) as process:
+        await hear(process, "trying again")
+        process.send_signal(signal.SIGINT)
+        out, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert "accepted 0 of 0 readings" in out
+    assert process.returncode == 0
+
+
+async def test_a_fast_field_never_overtakes_the_clock(broker: BrokerAddress, tmp_path: Path) -> None:
+    topic = f"test/{uuid4()}"
+    began = datetime.now(UTC)
+    with Peer(broker, subscribe=f"{topic}/#") as rtu:
+        arguments = ("--speed", "max", "--rate", "0.0005", "--wells", "1", "--duration", "4")
+        done = simulate(broker, tmp_path, *arguments, topic=f"{topic}/{{well_id}}")
+        sent = int(done.stdout.split(" of ")[1].split()[0])
+        await until(lambda: len(rtu.messages) == sent)
+    stamps = [datetime.fromisoformat(json.loads(message.payload)["timestamp"]) for message in rtu.messages]
+    assert abs(began - stamps[0] - timedelta(days=30)) < timedelta(minutes=2)
+    assert stamps == sorted(stamps)
+    assert stamps[-1] < datetime.now(UTC)
+
+
+async def test_a_recording_that_breaks_off_names_the_line_and_keeps_what_was_before(
+    broker: BrokerAddress, tmp_path: Path
+) -> None:
+    topic = f"test/{uuid4()}"
+    path = write_recording(tmp_path, "W1,2026-01-01T00:00:00Z,1", "W1,soon,2", "W1,2026-01-01T00:00:02Z,3")
+    with Peer(broker, subscribe=f"{topic}/#") as rtu:
+        done = simulate(broker, tmp_path, "--from", str(path), topic=f"{topic}/{{well_id}}")
+        await until(lambda: rtu.messages)
+    assert done.returncode == 1
+    assert f"{path}:3: timestamp 'soon'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [json.loads(message.payload)["pip"] for message in rtu.messages] == [1]
 
 
 @pytest.mark.parametrize(
