@@ -108,9 +108,8 @@ async def migrated(
 
 @pytest.fixture(scope="session")
 def broker(services: Services) -> BrokerAddress:
-    """A broker with raised limits that all tests share."""
-    if not services.brokers:
-        services.skip_unless_offered("mosquitto")
+    """A Mosquitto with raised limits that all tests share."""
+    services.skip_unless_offered("mosquitto")
     return services.broker()
 
 
