@@ -34,6 +34,8 @@ from esp_ingestd.telemetry import Metrics
 
 RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
 HOUR_US = 3_600_000_000
+REMEMBER_US = 300_000_000  # a well is remembered every five minutes, and with each of its alarms
+REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -64,6 +66,13 @@ class Overflow(Protocol):
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note that the broker accepted these events."""
+
+
+class Memory(Protocol):
+    """Where what the diagnosis knows of each well outlives the process."""
+
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+        """Keep these wells' snapshots, or raise Unavailable."""
 
 
 class Intake(Protocol):
@@ -98,6 +107,7 @@ class Pipeline:
         store: Store,
         drain_store: Store,
         overflow: Overflow | None,
+        memory: Memory | None,
         intake: Intake,
         alerts: Publisher,
         metrics: Metrics,
@@ -107,14 +117,17 @@ class Pipeline:
         """Join the stages.
 
         `drain_store` is a second way into the store, so that what is live never waits behind a backlog. Without
-        `overflow`, batches wait in memory and intake stops. `on_store` hears why the store takes no batches, or ""
-        when it does.
+        `overflow`, batches wait here and intake stops; without `memory`, the wells are learned anew at each start.
+        `on_store` hears why the store takes no batches, or "" when it does.
         """
         self._decoder = decoder
         self._diagnostician = diagnostician
         self._store = store
         self._drain_store = drain_store
         self._overflow = overflow
+        self._memory = memory
+        self._remembered_us: dict[str, int] = {}
+        self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
         self._is_away = False
         self._intake = intake
         self._alerts = alerts
@@ -162,7 +175,7 @@ class Pipeline:
                 if events := observe(reading):
                     self._announce(events, received_us)
         if batch.rows >= self._batch_rows:
-            self._closed.append(self._batcher.take(Trigger.ROWS))
+            self._closed.append(self._close(Trigger.ROWS))
             self._wake.set()
         elif len(batch.deliveries) == WINDOW_DELIVERIES:
             self._wake.set()  # from now on a pause closes the batch
@@ -223,13 +236,14 @@ class Pipeline:
             batch = await self._durable.get()
             if batch.accepted:
                 await asyncio.wait(batch.accepted)  # cancelled, it leaves them to the broker: they are not accepted
+            await self._remember(batch.snapshots)
+            if batch.events:
+                await self._note_accepted(batch)
             self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
             self._rows -= batch.rows
             self._bytes -= batch.size_bytes
             if 2 * self._rows <= self._max_rows and 2 * self._bytes <= self._max_bytes:
                 self._resume()
-            if batch.events:
-                await self._note_accepted(batch)
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
@@ -244,6 +258,8 @@ class Pipeline:
         self._wake.set()
         await self._idle.wait()
         await self._mark_published()
+        snapshot = self._diagnostician.snapshot
+        await self._remember({well_id: snapshot(well_id) for well_id in self._diagnostician.well_ids()})
 
     @property
     def is_away(self) -> bool:
@@ -258,6 +274,8 @@ class Pipeline:
     def _admit(self, reading: Reading) -> bool:
         """Whether a well not seen before is diagnosed: strangers' wells must not fill the memory."""
         if len(self._last_seen_us) < self._max_wells:
+            self._remembered_us[reading.well_id] = self._clock()
+            self._rotation.append(reading.well_id)
             return True
         if not self._undiagnosed:
             _log.warning(
@@ -283,6 +301,30 @@ class Pipeline:
             stated = self._alerts.publish(f"{well}/state/{event.diagnosis}", state, retain=True)
             batch.accepted += (told, stated)
 
+    def _close(self, trigger: Trigger) -> Batch:
+        """Close the open batch, with what the diagnosis knows now of the wells whose memory is due.
+
+        No reading beyond this batch was diagnosed yet, so the snapshots are as old as the batch.
+        """
+        batch = self._batcher.take(trigger)
+        if self._memory is not None:
+            wells = {event.well_id for event in batch.events}
+            now_us, due = self._clock(), self._rotation
+            while due and len(wells) < REMEMBERED_WELLS and now_us - self._remembered_us[due[0]] >= REMEMBER_US:
+                self._remembered_us[due[0]] = now_us
+                wells.add(due[0])
+                due.rotate(-1)
+            batch.snapshots = {well_id: self._diagnostician.snapshot(well_id) for well_id in wells}
+        return batch
+
+    async def _remember(self, snapshots: Mapping[str, bytes]) -> None:
+        if snapshots and self._memory is not None:
+            try:
+                await self._memory.save(snapshots)
+            except Unavailable as unavailable:  # then a crash forgets what these wells learned since
+                self._count_unavailable(unavailable)
+                _log.error("memory of wells cannot be kept", why=str(unavailable))
+
     def _begin_batch(self) -> None:
         self._under_way += 1
         self._idle.clear()
@@ -303,11 +345,12 @@ class Pipeline:
                 return self._closed.popleft()
             now_us = self._clock()
             if trigger := self._batcher.due(now_us):
-                return self._batcher.take(trigger)
+                return self._close(trigger)
             if self._draining and self._batcher.open:
-                return self._batcher.take(Trigger.DRAIN)
+                return self._close(Trigger.DRAIN)
             self._wake.clear()
             if not self._batcher.open:
+                await self._mark_published()
                 await self._wake.wait()
                 continue
             try:
@@ -412,6 +455,7 @@ class Pipeline:
     async def _note_accepted(self, batch: Batch) -> None:
         event_ids = [event.event_id for event in batch.events]
         self._published += event_ids
+        self._wake.set()
         if batch.is_spilled and self._overflow is not None:
             try:
                 await self._overflow.mark_published(event_ids, self._clock())

@@ -27,6 +27,7 @@ from esp_ingestd.core.tree import Tree, TreeError
 from esp_ingestd.database import Database
 from esp_ingestd.errors import ConfigurationError, Unavailable
 from esp_ingestd.http import Health, HttpServer
+from esp_ingestd.memory import Memory
 from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import Pipeline
 from esp_ingestd.spool import Spool
@@ -73,6 +74,8 @@ class Service:
         self.database = Database(settings.database)
         mqtt = settings.mqtt
         self.spool = Spool(settings.spool)
+        self.memory = Memory(settings.spool)
+        self.diagnostician = Diagnostician(tree, wells)
         self._drain_database = Database(settings.database, name="esp-ingestd drain")
         self.broker = Mqtt(
             mqtt,
@@ -90,10 +93,11 @@ class Service:
                 naive_timestamps=mqtt.naive_timestamps,
                 units_of=wells.units_of,
             ),
-            diagnostician=Diagnostician(tree, wells),
+            diagnostician=self.diagnostician,
             store=self.database,
             drain_store=self._drain_database,
             overflow=self.spool,
+            memory=self.memory,
             intake=self.broker,
             alerts=self.alerts,
             metrics=self.metrics,
@@ -138,12 +142,17 @@ class Service:
         _log.info("stopped")
 
     async def _recover(self) -> None:
-        """See what an earlier run left in the spool."""
+        """See what an earlier run left on disk."""
         recovered = await self.spool.open()
         self.metrics.readings_recovered.inc(recovered.readings)
         self.metrics.readings_spooled.set_function(lambda: self.spool.status.readings)
         self.metrics.spool_bytes.set_function(lambda: self.spool.status.size_bytes)
         self.pipeline.announce_again(event.payload() for event in recovered.unpublished)
+        for well_id, snapshot in (await self.memory.load()).items():
+            try:
+                self.diagnostician.restore(well_id, snapshot)
+            except ValueError as error:
+                _log.warning("a well is learned anew", why=str(error))
         if recovered.readings:
             _log.info("found readings in the spool", readings=recovered.readings)
 
@@ -173,6 +182,7 @@ class Service:
                 await self.alerts.close()
                 await self.database.close()
                 await self._drain_database.close()
+                await self.memory.close()
                 await self.spool.close()
 
     def _on_broker(self, why: str) -> None:
@@ -217,7 +227,9 @@ class Service:
         while True:
             self.pipeline.pass_time()
             now = time.monotonic()
-            if self.pipeline.in_flight == 0 or self.pipeline.progress != moved:
+            # Waiting for a broker that is away, or with nothing to do, is no fault of ours.
+            is_idle = self.pipeline.in_flight == 0 or not self.alerts.connected.is_set()
+            if is_idle or self.pipeline.progress != moved:
                 moved, moved_at = self.pipeline.progress, now
             stuck_s = 2 * self._settings.database.write_timeout_s + self._settings.database.connect_timeout_s
             if watchdog_s and now - notified_at >= watchdog_s and now - moved_at < stuck_s:

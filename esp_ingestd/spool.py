@@ -16,14 +16,12 @@ import asyncio
 import base64
 import fcntl
 import sqlite3
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Final, NamedTuple, ParamSpec, TypeVar
+from typing import IO, Final, NamedTuple
 
 import structlog
 from pydantic_core import from_json, to_json
@@ -34,14 +32,13 @@ from esp_ingestd.core.batch import Batch, DeadLetter
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
+from esp_ingestd.sqlite import SqliteFile
 
 FILE_NAME: Final = "spool.sqlite"
 FORMAT: Final = 1
 RESERVE_BYTES: Final = 65_536  # of max_bytes, for SQLite's own pages
 
 _log = structlog.stdlib.get_logger(__name__)
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
 
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS batches (
@@ -79,13 +76,11 @@ class Recovered:
 
 
 class Spool:
-    """Batches on disk. All of SQLite runs in one thread of its own, so that fsync never holds the event loop."""
+    """Batches on disk."""
 
     def __init__(self, settings: SpoolSettings) -> None:
         self._settings = settings
-        self._path = settings.directory / FILE_NAME
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
-        self._connection: sqlite3.Connection | None = None
+        self._file = SqliteFile(settings.directory / FILE_NAME, _SCHEMA)
         self._lock_file: IO[str] | None = None
         self.status = Status(0, 0, 0, None)
         self.filled = asyncio.Event()
@@ -97,7 +92,7 @@ class Spool:
         Raises:
             Unavailable: the directory cannot be used, or another daemon uses it.
         """
-        recovered = await self._run(self._open)
+        recovered = await self._file.run(self._open)
         await self._look()
         return recovered
 
@@ -109,46 +104,36 @@ class Spool:
 
         Cancel: the batch may or may not be on disk.
         """
-        content = await self._run(_encode, batch)
+        content = await self._file.run(_encode, batch)
         oldest_us = batch.readings[0].received_us if batch.readings else batch.opened_us
-        await self._run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
+        await self._file.run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
         await self._look()
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         """The oldest batches as one of at most about `max_rows` rows, and the number to `remove` it by."""
-        return await self._run(self._read_oldest, max_rows)
+        return await self._file.run(self._read_oldest, max_rows)
 
     async def remove(self, upto: int) -> None:
         """Forget the batches up to this number: the database has them."""
-        await self._run(self._delete, upto)
+        await self._file.run(self._delete, upto)
         await self._look()
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note that the broker accepted these events."""
-        await self._run(self._insert_published, event_ids, at_us)
+        await self._file.run(self._insert_published, event_ids, at_us)
 
     async def close(self) -> None:
         """Close the file and free the directory."""
-        await self._run(self._close)
-        self._thread.shutdown()
+        await self._file.end()
+        if self._lock_file is not None:
+            self._lock_file.close()
 
     async def _look(self) -> None:
-        self.status = await self._run(self._read_status)
+        self.status = await self._file.run(self._read_status)
         if self.status.batches:
             self.filled.set()
         else:
             self.filled.clear()
-
-    async def _run(
-        self, work: Callable[_Parameters, _Result], *args: _Parameters.args, **_kwargs: _Parameters.kwargs
-    ) -> _Result:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
-        except sqlite3.Error as error:
-            kind = "spool_full" if "full" in str(error) else "spool"
-            raise Unavailable(f"spool {self._path}: {error}", kind=kind) from error
-        except OSError as error:
-            raise Unavailable(f"spool {self._path}: {error.strerror}", kind="spool") from error
 
     # What follows runs in the spool's thread.
 
@@ -157,14 +142,14 @@ class Spool:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock_file = _lock(directory)
         try:
-            self._connection = _connect(self._path)
+            self._file.open()
             return self._recover()
         except sqlite3.DatabaseError as error:
             self._set_aside(str(error))
             return self._recover()
 
     def _recover(self) -> Recovered:
-        connection = self._opened()
+        connection = self._file.connection
         published = {row[0] for row in connection.execute("SELECT event_id FROM published")}
         with_events = connection.execute("SELECT seq, checksum, content FROM batches WHERE events > 0 ORDER BY seq")
         events = [event for row in with_events for event in _decode(*row).events]
@@ -173,25 +158,20 @@ class Spool:
 
     def _set_aside(self, why: str) -> None:
         """Keep the damaged file for people, and what can be read of it for the database."""
-        if self._connection is not None:
-            self._connection.close()
-        aside = self._path.with_name(f"{FILE_NAME}.damaged-{time.time_ns() // 1_000_000_000}")
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                self._path.with_name(FILE_NAME + suffix).rename(aside.with_name(aside.name + suffix))
-        self._connection = _connect(self._path)
+        aside = self._file.set_aside()
+        connection = self._file.open()
         kept = damaged = 0
         for row in _salvage(aside):
             if zlib.crc32(row[-1]) == row[-2]:
-                self._connection.execute(_INSERT, row)
+                connection.execute(_INSERT, row)
                 kept += 1
             else:
                 damaged += 1
-        self._connection.commit()
+        connection.commit()
         _log.error("spool was damaged", why=why, batches_kept=kept, batches_damaged=damaged, set_aside=str(aside))
 
     def _insert(self, readings: int, events: int, oldest_us: int, content: bytes) -> None:
-        connection = self._opened()
+        connection = self._file.connection
         if self._size_bytes() + len(content) + RESERVE_BYTES > self._settings.max_bytes:
             raise sqlite3.OperationalError(f"full: spool.max_bytes = {self._settings.max_bytes} is reached")
         with connection:
@@ -206,7 +186,7 @@ class Spool:
 
     def _merge_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         merged, last = Batch(), 0
-        rows = self._opened().execute("SELECT seq, readings, checksum, content FROM batches ORDER BY seq")
+        rows = self._file.connection.execute("SELECT seq, readings, checksum, content FROM batches ORDER BY seq")
         with closing(rows):
             for seq, readings, checksum, content in rows:
                 if last and len(merged.readings) + readings > max_rows:
@@ -216,15 +196,15 @@ class Spool:
         if not last:
             return None
         for event in merged.events:
-            found = (
-                self._opened().execute("SELECT at_us FROM published WHERE event_id = ?", (event.event_id,)).fetchone()
-            )
+            found = self._file.connection.execute(
+                "SELECT at_us FROM published WHERE event_id = ?", (event.event_id,)
+            ).fetchone()
             if found:
                 merged.published[event.event_id] = found[0]
         return merged, last
 
     def _delete(self, upto: int) -> None:
-        connection = self._opened()
+        connection = self._file.connection
         with connection:
             connection.execute("DELETE FROM batches WHERE seq <= ?", (upto,))
             if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
@@ -234,37 +214,23 @@ class Spool:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _insert_published(self, event_ids: Iterable[str], at_us: int) -> None:
-        with self._opened() as connection:
+        with self._file.connection as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO published VALUES (?, ?)", [(each, at_us) for each in event_ids]
             )
 
     def _read_status(self) -> Status:
-        row = (
-            self._opened()
-            .execute("SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches")
-            .fetchone()
-        )
+        row = self._file.connection.execute(
+            "SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches"
+        ).fetchone()
         return Status(row[0], row[1], self._size_bytes() if row[0] else 0, row[2])
 
     def _size_bytes(self) -> int:
-        used = self._opened().execute(
+        used = self._file.connection.execute(
             "SELECT (page_count - freelist_count) * page_size"
             " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         )
         return int(used.fetchone()[0])
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._lock_file is not None:
-            self._lock_file.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise sqlite3.OperationalError("is not open")
-        return self._connection
 
 
 def read_status(settings: SpoolSettings) -> Status:
@@ -296,14 +262,6 @@ def _lock(directory: Path) -> IO[str]:
         file.close()
         raise Unavailable(f"spool {directory}: another daemon uses it; give each its own", kind="spool") from None
     return file
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.executescript(_SCHEMA)
-    return connection
 
 
 def _salvage(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:

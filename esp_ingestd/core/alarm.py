@@ -302,3 +302,34 @@ class Alarm:
     def hopeful(self) -> bool:
         """Some question is met, so that the alarm may still come."""
         return any(watch.met_us != NEVER for watch in self.watches)
+
+    def remember(self) -> dict[str, Any]:
+        """All of it as JSON values; `recall` takes it back."""
+        values = {name: getattr(self, name) for name in _REMEMBERED}
+        watches = [[watch.met_us, watch.samples, watch.standing, watch.gone_us] for watch in self.watches]
+        question = self.diagnosis.questions.index(self.question)
+        return {**values, "state": self.state.value, "question": question, "watches": watches}
+
+    def recall(self, remembered: Mapping[str, Any]) -> None:
+        """Take back what `remember` gave; a tree with other questions asks them anew."""
+        for name in _REMEMBERED:
+            setattr(self, name, remembered[name])
+        self.state = State(remembered["state"])
+        questions = self.diagnosis.questions
+        self.question = questions[min(remembered["question"], len(questions) - 1)]
+        if len(remembered["watches"]) == len(questions):
+            self.watches = [Watch(*values) for values in remembered["watches"]]
+
+
+_REMEMBERED: Final = (
+    "severity",
+    "raised_us",
+    "alarm_id",
+    "confidence",
+    "role",
+    "count",
+    "recurring",
+    "returned_us",
+    "shelved_until_us",
+)
+"""Of an alarm, what is kept as it is."""

@@ -68,6 +68,8 @@ class Batch:
     """For each alert that came of it, what is done once the broker has it."""
     published: dict[str, int] = field(default_factory=dict)
     """Event identity -> when the broker accepted it, where that is known before the event is stored; microseconds."""
+    snapshots: dict[str, bytes] = field(default_factory=dict)
+    """Well -> what the diagnosis knew of it when the batch was closed."""
     deliveries: list[int] = field(default_factory=list)
     rejected: dict[Reason, int] = field(default_factory=dict)
     rows: int = 0

@@ -10,9 +10,10 @@ Rules:
     5. A healthy well costs one pass over its channels and one compiled function; nothing is built for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from esp_ingestd.core.alarm import (
     DAY_US,
@@ -31,6 +32,7 @@ from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import Well, WellSettings
 
 STANDING_STILL: Final = OFF | TRIP
+SNAPSHOT_FORM: Final = 1
 
 
 class Patient:
@@ -101,6 +103,45 @@ class Diagnostician:
         """How many alarms stand, by severity."""
         return self._standing
 
+    def well_ids(self) -> Iterable[str]:
+        """The wells that are known."""
+        return self._patients.keys()
+
+    def snapshot(self, well_id: str) -> bytes:
+        """What is known of a well and its alarms, for `restore`; JSON, its form named by `form`."""
+        patient = self._patients[well_id]
+        names = self._tree.diagnoses
+        document = {
+            "form": SNAPSHOT_FORM,
+            "well": patient.well.remember(),
+            "alarms": {names[place].name: alarm.remember() for place, alarm in patient.alarms.items()},
+            "raised": {names[place].name: times for place, times in patient.raised.items()},
+        }
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    def restore(self, well_id: str, snapshot: bytes) -> None:
+        """Take a well back as it was; alarms of diagnoses that the tree has no more are dropped.
+
+        Raises:
+            ValueError: it is no snapshot that this version can read; the well is then as if never seen.
+        """
+        try:
+            document = _read_snapshot(snapshot)
+            patient = self._admit(well_id)
+            patient.well.recall(document["well"])
+            for place, diagnosis in enumerate(self._tree.diagnoses):
+                if (remembered := document["alarms"].get(diagnosis.name)) is not None:
+                    patient.alarms[place] = alarm = Alarm(diagnosis)
+                    alarm.recall(remembered)
+                if times := document["raised"].get(diagnosis.name):
+                    patient.raised[place] = times
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            self._patients.pop(well_id, None)
+            raise ValueError(f"well {well_id}: no snapshot that can be read: {error!r}") from error
+        for alarm in patient.alarms.values():
+            if alarm.stands:
+                self._count(alarm, +1)
+
     def __len__(self) -> int:
         """How many wells are known."""
         return len(self._patients)
@@ -165,7 +206,9 @@ class Diagnostician:
         place = alarm.diagnosis.index
         earlier = [t for t in patient.raised.get(place, ()) if now_us - t < DAY_US]
         patient.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
+        alarm.signal(Signal.MET)  # one that ended while another of its questions was met is NORMAL still
         alarm.signal(Signal.DUE)
+        alarm.returned_us = NEVER
         alarm.raised_us = now_us
         alarm.alarm_id = alarm_id_of(patient.well.well_id, alarm.diagnosis.name, now_us)
         alarm.severity, alarm.question = question.severity, question
@@ -264,6 +307,13 @@ class Diagnostician:
         ]
         group = self._tree.groups[diagnosis.group]
         return (f"What does the pump do? {STATE_NAMES[state]}", f"{group.ask} yes", *asked)
+
+
+def _read_snapshot(snapshot: bytes) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = json.loads(snapshot)
+    if document["form"] != SNAPSHOT_FORM:
+        raise ValueError(f"form {document['form']}, expected {SNAPSHOT_FORM}")
+    return document
 
 
 def answer(question: Question, features: Sequence[float]) -> str:

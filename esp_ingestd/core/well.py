@@ -15,7 +15,7 @@ Operating state, from drive frequency and motor current:
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -95,6 +95,22 @@ _HERTZ: Final = _CHANNEL_PLACE["vsd_frequency"]
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
 
 
+_REMEMBERED: Final = (
+    "last_us",
+    "received_us",
+    "interval_us",
+    "gap",
+    "state",
+    "started_us",
+    "changed_us",
+    "_steady_hz",
+    "_running_a",
+    "_off_samples",
+    "_resume_us",
+)
+"""Of a well, what outlives a restart; the rest follows from its settings."""
+
+
 class Well:
     """What is known of one well after the readings seen so far.
 
@@ -156,6 +172,19 @@ class Well:
     def stopped(self) -> bool:
         """The pump stands, and more than one reading has said so."""
         return self._off_samples > 1
+
+    def remember(self) -> list[Any]:
+        """All that was learned, as JSON values; `recall` takes it back."""
+        missing = {str(place): since_us for place, since_us in self._missing_since.items()}
+        return [*(getattr(self, name) for name in _REMEMBERED), list(self._held), missing]
+
+    def recall(self, remembered: Sequence[Any]) -> None:
+        """Take back what `remember` gave."""
+        *values, held, missing = remembered
+        for name, value in zip(_REMEMBERED, values, strict=True):
+            setattr(self, name, value)
+        self._held = tuple(held)
+        self._missing_since = {int(place): since_us for place, since_us in missing.items()}
 
     def silence_us(self) -> int:
         """How long the well may be silent."""

@@ -47,6 +47,7 @@ class Rig:
             store=self.store,
             drain_store=self.store,
             overflow=None,
+            memory=None,
             intake=self.broker,
             alerts=self.broker,
             metrics=self.metrics,

@@ -1,0 +1,67 @@
+"""What the diagnosis knows of each well, on disk: alarms that stand, what was learned (I10).
+
+Rules:
+    1. A well's memory is taken when a batch is closed, and written when that batch is durable, before it is
+       acknowledged: never newer than what is stored, never older than what is acknowledged and has raised an alarm.
+    2. A file that is damaged is set aside, and the wells are learned anew; one line says so.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from esp_ingestd.config import SpoolSettings
+from esp_ingestd.sqlite import SqliteFile
+
+FILE_NAME: Final = "wells.sqlite"
+_SCHEMA: Final = """
+    CREATE TABLE IF NOT EXISTS wells (
+        well_id TEXT PRIMARY KEY,
+        content BLOB NOT NULL     -- as Diagnostician.snapshot made it
+    ) WITHOUT ROWID;
+"""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Memory:
+    """The diagnosis's memory on disk; the spool's lock covers it."""
+
+    def __init__(self, settings: SpoolSettings) -> None:
+        self._file = SqliteFile(settings.directory / FILE_NAME, _SCHEMA)
+
+    async def load(self) -> dict[str, bytes]:
+        """What was kept of each well.
+
+        Raises:
+            Unavailable: the disk fails.
+        """
+        return await self._file.run(self._load)
+
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+        """Keep these wells' memory; once this returns it survives power loss.
+
+        Raises:
+            Unavailable: the disk fails.
+        """
+        await self._file.run(self._save, snapshots)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._file.end()
+
+    def _load(self) -> dict[str, bytes]:
+        self._file.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return dict(self._file.open().execute("SELECT well_id, content FROM wells"))
+        except sqlite3.DatabaseError as error:
+            aside = self._file.set_aside()
+            self._file.open()
+            _log.error("memory of wells was damaged, they are learned anew", why=str(error), set_aside=str(aside))
+            return {}
+
+    def _save(self, snapshots: Mapping[str, bytes]) -> None:
+        with self._file.connection as connection:
+            connection.executemany("INSERT OR REPLACE INTO wells VALUES (?, ?)", snapshots.items())
