@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from esp_ingestd.simulator import Field
 
 EX_CONFIG = 78  # sysexits.h
+EX_USAGE = 2  # click's own, for options that it refuses
 
 app = typer.Typer(
     name="esp-ingestd",
@@ -40,6 +41,8 @@ def main() -> None:
 
     try:
         app()
+    except SystemExit as end:
+        sys.exit(1 if end.code == EX_USAGE else end.code)  # CONTRACT §1 knows 0, 78 and 1
     except ConfigurationError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)  # noqa: T201 - plain lines, whatever the terminal
