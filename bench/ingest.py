@@ -107,8 +107,10 @@ def load(port: int, seconds: float, rate: int, array: int, wells: int, offset_da
     return subprocess.Popen([sys.executable, HERE / "load.py", *arguments], stdout=subprocess.PIPE)
 
 
-def measure(subject: Daemon, port: int, *, seconds: float, rate: int, array: int, wells: int, days: float) -> str:
-    """One row of the table."""
+def measure(
+    subject: Daemon, port: int, *, seconds: float, rate: int, array: int, wells: int, days: float
+) -> tuple[str, float]:
+    """One row of the table, and its readings/s."""
     before, cpu_before, began = subject.done(), subject.cpu_s(), time.monotonic()
     buckets_before = subject.metrics()
     generator = load(port, seconds, rate, array, wells, days)
@@ -118,10 +120,11 @@ def measure(subject: Daemon, port: int, *, seconds: float, rate: int, array: int
     took = time.monotonic() - began
     done, cpu = subject.done() - before, subject.cpu_s() - cpu_before
     p50, p99 = (quantile(subject.metrics(), buckets_before, q) for q in (0.5, 0.99))
-    return (
+    row = (
         f"{array:>5} {rate or 'max':>7} {wells:>6} {done:>9.0f} {done / took:>11.0f} {cpu / done * 1e6:>9.1f}"
         f" {p50:>8} {p99:>8} {subject.peak_mb():>8.0f}"
     )
+    return row, done / took
 
 
 def quantile(now: dict[str, float], before: dict[str, float], q: float) -> str:
@@ -171,8 +174,9 @@ def main() -> None:
                 header = f"{'array':>5} {'rate/s':>7} {'wells':>6} {'readings':>9} {'readings/s':>11} {'CPU us':>9}"
                 print(f"{header} {'p50 ms':>8} {'p99 ms':>8} {'peak MB':>8}")
                 rows = [(0, 1, 1000), (0, 100, 1000), (5000, 1, 1000), (0, 1, 10_000)]
+                reached = []
                 for days, (rate, array, wells) in enumerate(rows, 1):
-                    row = measure(
+                    row, per_second = measure(
                         subject,
                         broker.port,
                         seconds=options.seconds,
@@ -182,7 +186,12 @@ def main() -> None:
                         days=2.0 * days,
                     )
                     print(row, flush=True)
-            print(f"COPY alone, batches of 5000: {asyncio.run(copy_alone(database.dsn)):.0f} rows/s")
+                    reached.append(per_second)
+            alone = asyncio.run(copy_alone(database.dsn))
+            print(
+                f"COPY alone, batches of 5000: {alone:.0f} rows/s; single readings reach {reached[0] / alone:.2f} of it,"
+                f" arrays of 100 {reached[1] / alone:.2f}"
+            )
 
 
 if __name__ == "__main__":
