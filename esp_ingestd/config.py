@@ -4,6 +4,7 @@ Faults are collected, all of them, before anything is touched: one line each wit
 and what is allowed. A secret is read from a file or the environment and never shown.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,11 +21,12 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from esp_ingestd.core.reading import WELL_ID_PATTERN
 from esp_ingestd.core.topic import TopicPattern
@@ -34,6 +35,9 @@ from esp_ingestd.core.well import DIAGNOSES, VibrationUnit, WellSettings
 from esp_ingestd.errors import ConfigurationError
 
 ENV_PREFIX: Final = "ESP_INGESTD_"
+DEFAULT_DSN: Final = "postgresql://esp_ingestd@localhost:5432/esp"
+SECRETS: Final = (("mqtt", "password"), ("database", "dsn"))  # each may come from the file that KEY_file names
+LONGEST_SHOWN: Final = 200  # characters of a wrong value
 
 
 def _topic(value: str) -> str:
@@ -47,12 +51,28 @@ def _plain_topic(value: str) -> str:
     return value
 
 
+def _given(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")
+    return value
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
+_PlaceOf = Callable[[tuple[str | int, ...]], str]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_plain(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("must not hold NUL")
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
 
 
 class MqttSettings(_Section):
@@ -68,7 +88,8 @@ class MqttSettings(_Section):
     topics: tuple[Annotated[str, AfterValidator(_topic)], ...] = Field(
         ("esp/{well_id}/telemetry",),
         min_length=1,
-        description="a list of topics; {well_id} and {field} capture one level each, the rest is literal or + or #",
+        description="a list of topics (a variable: as JSON); {well_id} and {field} capture one level each, the rest is "
+        "literal or + or #",
     )
     protocol: Literal["5", "3.1.1"] = Field("5", description='"5" or "3.1.1"')
     receive_maximum: int = Field(65535, ge=1, le=65535, description="deliveries in flight, 1 to 65535 (MQTT 5)")
@@ -79,7 +100,9 @@ class MqttSettings(_Section):
         4_294_967_295, ge=0, le=4_294_967_295, description="s, 0 to 4294967295, which means never (MQTT 5)"
     )
     username: str = Field("", description="empty: no authentication")
-    password: SecretStr | None = Field(None, description="from mqtt.password_file or the environment only")
+    password: SecretStr | None = Field(
+        None, min_length=1, description="not empty; from mqtt.password_file or the environment only"
+    )
     password_file: OptionalPath = Field(None, description="a file that holds the password")
     tls: bool = Field(default=False, description="true: TLS, by the system's authorities unless tls_ca_file is given")
     tls_ca_file: OptionalPath = Field(None, description="a PEM file of authorities; implies TLS")
@@ -104,7 +127,7 @@ class DatabaseSettings(_Section):
     """TimescaleDB or PostgreSQL."""
 
     dsn: SecretStr = Field(
-        SecretStr("postgresql://esp_ingestd@localhost:5432/esp"),
+        SecretStr(DEFAULT_DSN),
         description="postgresql://user[:password]@host[:port][,host…]/database[?option=value]",
     )
     dsn_file: OptionalPath = Field(None, description="a file that holds the DSN")
@@ -116,6 +139,11 @@ class DatabaseSettings(_Section):
     def _is_postgresql(cls, dsn: SecretStr) -> SecretStr:
         if not re.match(r"postgres(ql)?://", dsn.get_secret_value()):
             raise ValueError("must begin with postgresql://")
+        # Stricter than the driver, whose own words on such a DSN would show parts of the password.
+        authority = re.split("[/?#]", dsn.get_secret_value().partition("://")[2])[0]
+        host = r"(\[[^@\[\]]+\]|[^:@\[\]]*)(:\d{1,5})?"
+        if not re.fullmatch(rf"([^\[\]]*@)?{host}(,{host})*", authority):
+            raise ValueError("host or port cannot be read; special characters in a password are written as %XX")
         return dsn
 
 
@@ -144,7 +172,9 @@ class ServiceSettings(_Section):
 class SpoolSettings(_Section):
     """What goes to disk while the database is away."""
 
-    directory: Path = Field(Path("/var/lib/esp-ingestd"), description="a directory that the daemon may write")
+    directory: Annotated[Path, BeforeValidator(_given)] = Field(
+        Path("/var/lib/esp-ingestd"), description="a directory that the daemon may write"
+    )
     max_bytes: int = Field(10_737_418_240, ge=1_048_576, description="bytes, at least 1 MiB")
 
 
@@ -174,7 +204,7 @@ class DiagnosisSettings(_Section):
 class ArchiveSettings(_Section):
     """Where closed days go."""
 
-    url: str = Field("", description="a directory or an object store's URL; empty: no archive")
+    url: str = Field("", repr=False, description="a directory or an object store's URL; empty: no archive")
 
 
 class RetentionSettings(_Section):
@@ -190,6 +220,15 @@ class LogSettings(_Section):
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     format: Literal["auto", "json", "text"] = Field("auto", description="auto, json or text")
+
+
+class _Environment(EnvSettingsSource):
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - the library's
+        """A list, or what was written in its place, so that the fault is named beside the others."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 class Settings(BaseSettings):
@@ -214,14 +253,14 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment goes before the file."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
     def effective(self) -> Iterator[str]:
         """Every setting as `section.key = value`, secrets masked."""
@@ -308,18 +347,16 @@ def load_settings(path: Path) -> Settings:
         ConfigurationError: with every fault of file and environment.
     """
     document = _read_toml(path)
+    folder = path.resolve().parent
     faults = [*_misplaced_secrets(document, path), *_unknown_variables(os.environ)]
-    settings = None
+    faults += _read_secrets(document, folder, partial(_place_of_setting, path))
     try:
-        settings = Settings(**document)
+        settings = _resolve_paths(Settings(**document), folder)
     except ValidationError as error:
         faults += _name_faults(error, partial(_place_of_setting, path), Settings)
-    except SettingsError as error:  # a list in the environment that is no JSON
-        faults.append(f'{error}; a list is written as JSON, for example ["esp/{{well_id}}/telemetry"]')
-    if settings is not None:
-        settings, unread = _read_secrets(_resolve_paths(settings, path.resolve().parent))
-        faults += unread
-    if faults or settings is None:
+    else:
+        faults += _unreadable_files(settings.mqtt, partial(_place_of_setting, path))
+    if faults:
         raise ConfigurationError(faults)
     return settings
 
@@ -354,7 +391,7 @@ def shipped(folder: Literal["sql", "config"]) -> Path:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -371,20 +408,22 @@ def _misplaced_secrets(document: dict[str, Any], path: Path) -> Iterator[str]:
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environment):
         if name.upper().startswith(ENV_PREFIX):
-            section = name[len(ENV_PREFIX) :].lower().split("__")[0]
-            if section not in Settings.model_fields or "__" not in name:
+            section = name[len(ENV_PREFIX) :].lower().partition("__")[0]
+            if section not in Settings.model_fields or name.count("__") != 1:
                 allowed = ", ".join(f"{ENV_PREFIX}{each.upper()}__…" for each in Settings.model_fields)
                 yield f"{name}: is no setting; allowed: {allowed}"
 
 
 def _place_of_setting(path: Path, loc: tuple[str | int, ...]) -> str:
     variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc[:2])
-    return f"environment {variable}" if variable in {name.upper() for name in os.environ} else str(path)
+    return f"environment {variable}" if variable in _variables() else str(path)
 
 
-def _name_faults(
-    error: ValidationError, place_of: Callable[[tuple[str | int, ...]], str], model: type[BaseModel]
-) -> list[str]:
+def _variables() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items()}
+
+
+def _name_faults(error: ValidationError, place_of: _PlaceOf, model: type[BaseModel]) -> list[str]:
     faults = []
     for each in error.errors(include_url=False, include_context=False):
         key = ".".join(map(str, each["loc"]))
@@ -404,10 +443,11 @@ def _name_faults(
 
 def _show_fault(key: str, value: object) -> str:
     """The wrong value; not a whole section, which may hold a secret, nor a secret itself."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) or "." not in key:
         return ""
     is_secret = any(word in key for word in ("password", "dsn")) and not key.endswith("_file")
-    return " = ***" if is_secret else f" = {_show(value)}"
+    shown = "***" if is_secret else _show(value)
+    return f" = {shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '…'}"
 
 
 def _walk(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[tuple[type[BaseModel], str]]:
@@ -445,22 +485,38 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update=sections)
 
 
-def _read_secrets(settings: Settings) -> tuple[Settings, list[str]]:
-    sections: dict[str, Any] = {}
-    faults = []
-    for name, key in (("mqtt", "password"), ("database", "dsn")):
-        section = getattr(settings, name)
-        path: Path | None = getattr(section, f"{key}_file")
-        if path is None:
+def _read_secrets(document: dict[str, Any], folder: Path, place_of: _PlaceOf) -> Iterator[str]:
+    """Put the secrets that `_file` keys name into `document`, and say what is wrong with them."""
+    variables = _variables()
+    for section_name, key in SECRETS:
+        variable = f"{ENV_PREFIX}{section_name}__{key}".upper()
+        section = document.setdefault(section_name, {})
+        if not isinstance(section, dict):
             continue
+        file = variables.get(f"{variable}_FILE", section.get(f"{key}_file"))
+        if not file or not isinstance(file, str):
+            continue
+        name = f"{place_of((section_name, f'{key}_file'))}: {section_name}.{key}_file = {_show(folder / file)}"
+        if variable in variables or section.get(key, DEFAULT_DSN) != DEFAULT_DSN:
+            yield f"{name}: {section_name}.{key} is given too; allowed: one of them"
         try:
-            given = {**dict(section), key: path.read_text("utf-8").rstrip("\r\n")}
-            sections[name] = type(section).model_validate(given)
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{name}.{key}_file = {path}: cannot be read: {getattr(error, 'strerror', error)}")
-        except ValidationError as error:
-            faults.append(f"{name}.{key}_file = {path}: {error.errors()[0]['msg']}")
-    return settings.model_copy(update=sections), faults
+            section[key] = (folder / file).read_text("utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            yield f"{name}: cannot be read: {_why_unread(error)}"
+
+
+def _unreadable_files(mqtt: MqttSettings, place_of: _PlaceOf) -> Iterator[str]:
+    for key in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        path: Path | None = getattr(mqtt, key)
+        if path is not None:
+            try:
+                path.read_bytes()
+            except OSError as error:
+                yield f"{place_of(('mqtt', key))}: mqtt.{key} = {_show(path)}: cannot be read: {_why_unread(error)}"
+
+
+def _why_unread(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "is no UTF-8 text"
 
 
 def _show(value: object) -> str:
@@ -472,16 +528,15 @@ def _show(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_show, value))}]"
-    return f'"{value}"' if isinstance(value, (str, Path)) else str(value)
+    return json.dumps(mask_url(str(value)), ensure_ascii=False) if isinstance(value, (str, Path)) else str(value)
 
 
 def mask_dsn(secret: str) -> str:
     """A DSN without its password; any other secret as asterisks."""
-    if "://" not in secret:
-        return "***"
-    parts = urlsplit(secret)
-    user, at, hosts = parts.netloc.rpartition("@")
-    if ":" in user:
-        user = user.partition(":")[0] + ":***"
-    query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
-    return urlunsplit((parts.scheme, user + at + hosts, parts.path, query, ""))
+    return mask_url(secret) if "://" in secret else "***"
+
+
+def mask_url(text: str) -> str:
+    """`text` without the password of a URL in it, even where that holds a slash or an at sign."""
+    masked = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    return re.sub(r"(password=)[^&]*", r"\1***", masked, flags=re.IGNORECASE)

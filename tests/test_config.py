@@ -113,7 +113,7 @@ def test_every_fault_at_once_with_its_place_and_what_is_allowed(
         ("[mqtt]\ntopics = []\n", "mqtt.topics"),
         ("[mqtt]\nclient_id = 'a/b'\n", "mqtt.client_id"),
         ("[mqtt]\ntls_cert_file = 'x'\n", "tls_cert_file and tls_key_file go together"),
-        ("[mqtt]\nusername = 'u'\npassword_file = 'missing'\n", "missing: cannot be read: No such file"),
+        ("[mqtt]\nusername = 'u'\npassword_file = 'missing'\n", '/missing": cannot be read: No such file'),
         ("[database]\ndsn_file = 'missing'\n", "cannot be read"),
         ("[alerts]\ntopic_prefix = 'a/+'\n", "without wildcards"),
         ("[batch]\nmax_age_ms = 0\n", "1 to 60000"),
@@ -121,6 +121,16 @@ def test_every_fault_at_once_with_its_place_and_what_is_allowed(
         ("[http]\nport = -1\n", "0 to 65535"),
         ("[log]\nlevel = 'loud'\n", "debug, info, warning or error"),
         ("[database]\nconnect_timeout_s = nan\n", "finite"),
+        ("[[mqtt]]\nport = 1\n", "mqtt: Input should be a valid dictionary"),
+        ("[mqtt]\nport = true\n", "mqtt.port = true: must not be true or false"),
+        ("[mqtt]\nhost = 'a'\nport = \"x\\ny\"\n", r'mqtt.port = "x\ny"'),
+        ('[mqtt]\nhost = "a\\u0000b"\n', "must not hold NUL"),
+        ("[mqtt]\ntls_ca_file = 'missing'\n", 'missing": cannot be read: No such file'),
+        ("[spool]\ndirectory = ''\n", 'spool.directory = "": must not be empty'),
+        ("[database]\ndsn = 'postgresql://u:pass/word@h/db'\n", "database.dsn = ***: host or port cannot be read"),
+        ("[database]\ndsn = 'postgresql://u:[word@h/db'\n", "database.dsn = ***: host or port cannot be read"),
+        ("[database]\ndsn = 'postgresql://u:pass#word@h/db'\n", "written as %XX"),
+        ("[log]\nlevel = '" + "x" * 5_000 + "'\n", "xxx…: "),
     ],
 )
 def test_faults(tmp_path: Path, text: str, expected: str) -> None:
@@ -138,9 +148,24 @@ def test_an_empty_variable_and_a_list_that_is_no_json_are_faults(
     assert "ESP_INGESTD_MQTT__PORT" in faults(write(tmp_path, ""))[0]
     monkeypatch.delenv("ESP_INGESTD_MQTT__PORT")
     monkeypatch.setenv("ESP_INGESTD_MQTT__TOPICS", "a/b")
-    (fault,) = faults(write(tmp_path, ""))
-    assert "mqtt" in fault.lower()
-    assert "list is written as JSON" in fault
+    monkeypatch.setenv("ESP_INGESTD_HTTP__PORT", "x")
+    first, second = faults(write(tmp_path, ""))
+    assert first.startswith('environment ESP_INGESTD_MQTT__TOPICS: mqtt.topics = "a/b": ')
+    assert "(a variable: as JSON)" in first
+    assert second.startswith("environment ESP_INGESTD_HTTP__PORT: ")
+    monkeypatch.delenv("ESP_INGESTD_HTTP__PORT")
+    monkeypatch.delenv("ESP_INGESTD_MQTT__TOPICS")
+    monkeypatch.setenv("ESP_INGESTD_MQTT__PORT__X", "1")
+    assert any(fault.startswith("ESP_INGESTD_MQTT__PORT__X: is no setting") for fault in faults(write(tmp_path, "")))
+
+
+def test_a_variable_for_a_whole_section_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESP_INGESTD_MQTT", '["hunter2"]')
+    told = faults(write(tmp_path, ""))
+    assert told[0].startswith("ESP_INGESTD_MQTT: is no setting")
+    assert "hunter2" not in "".join(told)
 
 
 def test_secrets_come_from_files_and_are_never_shown(tmp_path: Path) -> None:
@@ -166,7 +191,57 @@ def test_a_password_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
     assert "hunter2" not in fault
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "mqtt.password = ***"),
+        (b"\xff", "cannot be read: is no UTF-8 text"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_secret_that_cannot_be_used(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    if content is None:
+        (tmp_path / "pw").mkdir()
+    else:
+        (tmp_path / "pw").write_bytes(content)
+    assert expected in faults(write(tmp_path, "[mqtt]\nusername = 'u'\npassword_file = 'pw'\n"))[0]
+
+
+def test_a_secret_given_twice_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dsn").write_text("postgresql://u:hunter2@h/db")
+    (fault,) = faults(write(tmp_path, "[database]\ndsn = 'postgresql://u@h/db'\ndsn_file = 'dsn'\n"))
+    assert "database.dsn is given too; allowed: one of them" in fault
+    monkeypatch.setenv("ESP_INGESTD_DATABASE__DSN", "postgresql://e/db")
+    (fault,) = faults(write(tmp_path, "[database]\ndsn_file = 'dsn'\n"))
+    assert "database.dsn is given too" in fault
+    monkeypatch.delenv("ESP_INGESTD_DATABASE__DSN")
+    monkeypatch.setenv("ESP_INGESTD_DATABASE__DSN_FILE", "dsn")  # relative to the file's folder, as in the file
+    sample = write(tmp_path, SAMPLE.read_text())  # whose dsn is the default, and not taken for given
+    assert load_settings(sample).database.dsn.get_secret_value() == "postgresql://u:hunter2@h/db"
+
+
+def test_faults_of_secrets_and_of_settings_are_named_together(tmp_path: Path) -> None:
+    told = faults(write(tmp_path, "[http]\nport = -1\n[database]\ndsn_file = 'missing'\n"))
+    assert len(told) == 2
+    assert all(line.startswith(f"{tmp_path}/esp-ingestd.toml: ") for line in told)
+
+
+def test_credentials_of_the_archive_are_not_shown(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, "[archive]\nurl = 's3://key:hunter2@bucket/x'\n"))
+    assert settings.archive.url == "s3://key:hunter2@bucket/x"
+    assert "hunter2" not in "".join(settings.effective()) + repr(settings)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, "\ufeff[mqtt]\nhost = 'h'\n")).mqtt.host == "h"
+
+
 def test_masking() -> None:
+    assert mask_dsn("postgresql://u:a/b@c@h/db") == "postgresql://u:***@h/db"
+    assert mask_dsn("postgresql://u@h/db?a=b&PASSWORD=x&sslpassword=y") == (
+        "postgresql://u@h/db?a=b&PASSWORD=***&sslpassword=***"
+    )
+    assert mask_dsn("postgresql://h:5432/db") == "postgresql://h:5432/db"
     assert mask_dsn("postgresql://u@h/db") == "postgresql://u@h/db"
     assert mask_dsn("postgresql://u:p@h1:1,h2:2/db?a=b") == "postgresql://u:***@h1:1,h2:2/db?a=b"
     assert mask_dsn("anything") == "***"
