@@ -190,7 +190,7 @@ def main() -> None:
             alone = asyncio.run(copy_alone(database.dsn))
             single, arrays = (each / alone for each in reached[:2])
             print(
-                f"COPY alone, batches of 5000: {alone:.0f} rows/s; of it single {single:.2f}, arrays of 100 {arrays:.2f}"
+                f"COPY alone, batches of 5000: {alone:.0f} rows/s; single reach {single:.2f} of it, arrays {arrays:.2f}"
             )
 
 

@@ -38,7 +38,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from esp_ingestd import __version__
 from esp_ingestd.config import MqttSettings
-from esp_ingestd.core.decode import KEPT_BYTES
+from esp_ingestd.core.decode import KEPT_BYTES, LONGEST_TOPIC, MAX_TOPICS
 from esp_ingestd.errors import Unavailable
 
 READ_BYTES: Final = 65_536  # at once; about 250 single readings, 5 ms of work before the loop runs again
@@ -150,22 +150,29 @@ class _Paho(paho.Client):
                 break
             at = stop
             if command & 0xF0 == _PUBLISH:
-                self._take_publish(command, buffer, start, stop, received_us)
+                if not self._take_publish(command, buffer, start, stop, received_us):
+                    self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+                    return
             elif not self._take_other(command, buffer[start:stop]):
                 return
         self._buffer = buffer[at:] if at < end else b""
 
-    def _take_publish(self, command: int, buffer: bytes, at: int, stop: int, received_us: int, size: int = 0) -> None:
-        """Deliver one PUBLISH (MQTT 5 section 3.3) whose variable header begins at `at`."""
-        after_topic = at + 2 + (buffer[at] << 8 | buffer[at + 1])
+    def _take_publish(self, command: int, buffer: bytes, at: int, stop: int, received_us: int, size: int = 0) -> bool:
+        """Deliver one PUBLISH (MQTT 5 section 3.3) whose variable header begins at `at`; False if it is malformed."""
+        if at + 2 > stop or (after_topic := at + 2 + (buffer[at] << 8 | buffer[at + 1])) > stop:
+            return False
         raw_topic = buffer[at + 2 : after_topic]
         topic = self._topics.get(raw_topic) or self._name_topic(raw_topic)
         delivery = 0
         at = after_topic
         if command & _QOS:
+            if at + 2 > stop:
+                return False
             delivery = self._owner.connection << 16 | buffer[at] << 8 | buffer[at + 1]
             at += 2
         if self._is_5:
+            if at >= stop:
+                return False
             properties_bytes = buffer[at]
             at += 1
             if properties_bytes > 127:  # noqa: PLR2004 - the continuation bit
@@ -173,12 +180,14 @@ class _Paho(paho.Client):
             at += properties_bytes
         payload = buffer[at:stop]
         self._owner.receive(topic, payload, delivery, received_us, size - at if size else len(payload))
+        return True
 
     def _name_topic(self, raw: bytes) -> str:
         topic = raw.decode(errors="replace")
-        if len(self._topics) >= 100_000:  # noqa: PLR2004 - strangers' topics must not fill the memory
-            self._topics.clear()
-        self._topics[raw] = topic
+        if len(raw) <= LONGEST_TOPIC:  # strangers' topics must not fill the memory
+            if len(self._topics) >= MAX_TOPICS:
+                self._topics.clear()
+            self._topics[raw] = topic
         return topic
 
     def _take_other(self, command: int, packet: bytes) -> bool:
