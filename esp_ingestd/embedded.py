@@ -137,7 +137,8 @@ class Process:
         self.pause()  # so that no child is added while we look
         family = [os.pidfd_open(pid) for pid in self._family()]
         for process in family:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a child that had just ended by itself
+                signal.pidfd_send_signal(process, signal.SIGKILL)
         for process in family:
             select.select([process], [], [])
             os.close(process)
