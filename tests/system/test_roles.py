@@ -78,7 +78,8 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     assert await reader.fetchval("SELECT count(*) FROM esp_telemetry") == 1
     assert await reader.fetchval("SELECT times FROM dead_letters") == 2
     for connection, statement in [
-        *[(ingest, deletion) for deletion in DELETIONS],
+        # `dead-letters replay` deletes what it could store at last.
+        *[(ingest, deletion) for deletion in DELETIONS if "dead_letters" not in deletion],
         (ingest, "UPDATE esp_telemetry SET pip = 0"),
         (ingest, "ALTER TABLE esp_telemetry ADD COLUMN mine text"),
         (ingest, "CREATE TABLE mine (id integer)"),
