@@ -40,6 +40,7 @@ _BLANK: Final[dict[str, Any]] = dict.fromkeys(("well_id", "timestamp", *(channel
 _NO_CHANNEL: Final[tuple[object, ...]] = (None,) * len(CHANNELS)
 _well_id: Final = re.compile(WELL_ID_PATTERN.removesuffix("$"))
 _epoch_text: Final = re.compile(r"[+-]?[0-9]{1,16}(?:\.[0-9]{0,40})?")
+_token: Final = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*"')
 _escaped_nul: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _leap_second: Final = re.compile(r"([T ]\d\d:?\d\d:?)60(?!\d)")
 _end_of_day: Final = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:[Z+-]|$))")
@@ -282,26 +283,28 @@ def _to_timestamp_us(raw: object, received_us: int, *, naive_is_utc: bool) -> in
     Raises:
         _Refused: it is missing, neither, naive, or implausible.
     """
-    try:
-        timestamp_us = to_microseconds(datetime.fromisoformat(raw))  # type: ignore[arg-type] # caught below
-    except (TypeError, ValueError):  # no text, another form, or naive
-        timestamp_us = _read_rare_timestamp(raw, naive_is_utc=naive_is_utc)
+    if isinstance(raw, str):
+        try:
+            timestamp_us = to_microseconds(datetime.fromisoformat(raw))
+        except (TypeError, ValueError):  # naive, or of another form
+            timestamp_us = _read_rare_text(raw, naive_is_utc=naive_is_utc)
+    else:
+        timestamp_us = _epoch_to_us(raw)
     if EARLIEST_US <= timestamp_us <= received_us + LATEST_AHEAD_US:
         return timestamp_us
     why = "is before the year 2000" if timestamp_us < EARLIEST_US else "is more than a day ahead of its arrival"
     raise _Refused(Reason.IMPLAUSIBLE_TIMESTAMP, "timestamp {} " + why, raw)
 
 
-def _read_rare_timestamp(raw: object, *, naive_is_utc: bool) -> int:
-    if raw is None:
-        raise _Refused(Reason.NO_TIMESTAMP, "timestamp is missing")
-    found = _read_rare_iso(raw) if isinstance(raw, str) and not _epoch_text.fullmatch(raw) else None
+def _read_rare_text(text: str, *, naive_is_utc: bool) -> int:
+    # An epoch as text can look like a date without punctuation.
+    found = None if _epoch_text.fullmatch(text) else _read_rare_iso(text)
     if found is None:
-        return _epoch_to_us(raw)
+        return _epoch_to_us(text)
     moment, later_us = found
     if moment.tzinfo is None:
         if not naive_is_utc:
-            raise _Refused(Reason.NAIVE_TIMESTAMP, "timestamp {} has no offset from UTC", raw)
+            raise _Refused(Reason.NAIVE_TIMESTAMP, "timestamp {} has no offset from UTC", text)
         moment = moment.replace(tzinfo=UTC)
     return to_microseconds(moment) + later_us
 
@@ -321,6 +324,8 @@ def _read_rare_iso(text: str) -> tuple[datetime, int] | None:
 
 def _epoch_to_us(raw: object) -> int:
     number: Decimal | int
+    if raw is None:
+        raise _Refused(Reason.NO_TIMESTAMP, "timestamp is missing")
     if isinstance(raw, int) and not isinstance(raw, bool):
         number = raw
     elif isinstance(raw, float) and isfinite(raw):
@@ -375,9 +380,31 @@ def _parse(payload: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
     try:
         return _read_json(text)
     except RecursionError:
-        raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}") from None
+        return _parse_without_depths(text)
     except ValueError as error:
         raise _Refused(Reason.NOT_JSON, str(error)) from None
+
+
+def _parse_without_depths(text: str) -> Any:  # noqa: ANN401 - JSON is of any type
+    """The document in `text`, which is too deep for the parser, with 0 in place of what no element may hold anyway.
+
+    So the elements that are too deep still are, and their neighbours are not lost with them.
+    """
+    kept, level, kept_to = [], 0, 0
+    # What is not closed needs no such care: it is no JSON, and cheap to send.
+    for token in _token.finditer(text if text.rstrip().endswith(("]", "}")) else ""):
+        if token[0] in ("[", "{"):
+            level += 1
+            if level == MAX_DEPTH + 2:
+                kept.append(text[kept_to : token.start()] + "0")
+        elif token[0] in ("]", "}"):
+            level -= 1
+            if level == MAX_DEPTH + 1:
+                kept_to = token.end()
+    try:
+        return _read_json("".join(kept) + text[kept_to:])
+    except (RecursionError, ValueError):
+        raise _Refused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}") from None
 
 
 def _parse_int(digits: str) -> int | str:

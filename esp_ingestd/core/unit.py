@@ -19,10 +19,6 @@ class Conversion(NamedTuple):
         """`value` of an RTU's unit in the contract's unit."""
         return value * self.factor + self.offset
 
-    def invert(self, value: float) -> float:
-        """`value` of the contract's unit in the RTU's unit."""
-        return (value - self.offset) / self.factor
-
 
 _PSI_PA: Final = 6_894.757293168
 _BARREL_M3: Final = 0.158987294928
