@@ -522,6 +522,46 @@ def _to_filter(ids: list[int], reason: str | None, topic: str | None, since: str
         raise typer.Exit(1) from None
 
 
+@app.command()
+def diagnose(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[INPUT ... | -]", help="JSON lines or CSV (.csv); - reads JSON lines."),
+    ] = None,
+    *,
+    wells: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The wells file; without it all on defaults.")
+    ] = None,
+    tree: Annotated[Path | None, typer.Option(metavar="FILE", help="The decision tree; else the shipped one.")] = None,
+    explain: Annotated[bool, typer.Option(help="For each reading, the questions asked, to standard error.")] = False,
+    summary: Annotated[bool, typer.Option(help="A table of the diagnoses at the end, to standard error.")] = True,
+) -> None:
+    """Back-test: telemetry in, oldest first; alert events out as JSON lines."""
+    import json
+
+    from esp_ingestd.config import load_wells
+    from esp_ingestd.core.decode import Decoder
+    from esp_ingestd.core.diagnosis import Diagnostician
+    from esp_ingestd.diagnose import Summary, diagnose, lines_of
+    from esp_ingestd.service import load_tree
+
+    settings_of = load_wells(wells)
+    tally = Summary()
+    events = diagnose(
+        lines_of(inputs or [Path("-")]),
+        Decoder([], units_of=lambda well_id: settings_of(well_id).units),
+        Diagnostician(load_tree(tree), settings_of),
+        sys.stderr,
+        tally,
+        (lambda line: print(line, file=sys.stderr)) if explain else None,  # noqa: T201 - plain lines
+    )
+    for event in events:
+        sys.stdout.write(json.dumps(event.payload(), separators=(",", ":")) + "\n")
+    if summary:
+        for line in tally.lines():
+            print(line, file=sys.stderr)  # noqa: T201 - plain lines
+
+
 def _load(config: Path) -> "Settings":
     from esp_ingestd.config import load_settings
 

@@ -272,10 +272,12 @@ class Alarm:
         self.state, transition = found
         return transition
 
-    def look(self, bits: int, state: int, features: Sequence[float], now_us: int) -> None:
-        """Take in the answers at `now_us`: the questions in `bits` are met."""
+    def look(self, met: int, asked: int, state: int, features: Sequence[float], now_us: int) -> None:
+        """Take in the answers at `now_us`: of the questions `asked`, those `met`; both as bits."""
         for question, watch in zip(self.diagnosis.questions, self.watches, strict=True):
-            if question.bit & bits:
+            if not question.bit & asked:
+                continue
+            if question.bit & met:
                 watch.met(question, now_us)
             elif question.states & state:
                 watch.not_met(question, features, now_us)

@@ -1,9 +1,9 @@
 """Conditions: small expressions on features, as an engineer writes them, compiled to Python once.
 
 A condition compares features and numbers with `<  <=  >  >=`, computes with `+ - * /`, `min(...)`, `max(...)`, and
-joins with `and`, `or`, `not`. Its logic has three values: a feature that is not known is NaN, which makes a
-comparison neither true nor false. `met` is the condition as written, `not_met` its negation pushed down to the
-comparisons; with NaN both are false: not assessable.
+joins with `and`, `or`, `not`; `unknown(feature)` is true where a feature is not known. Its logic has three values:
+a feature that is not known is NaN, which makes a comparison neither true nor false. `met` is the condition as
+written, `not_met` its negation pushed down to the comparisons; with NaN both are false: not assessable.
 """
 
 import ast
@@ -68,9 +68,17 @@ class Condition:
             return "(" + f" {word} ".join(self._logic(v, want=want, deadband=deadband) for v in node.values) + ")"
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return self._logic(node.operand, want=not want, deadband=deadband)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "unknown":
+            return self._unknown(node, want=want)
         if isinstance(node, ast.Compare):
             return self._comparison(node, want=want, deadband=deadband)
         raise ConditionError(f"{self.text!r}: {ast.unparse(node)!r} compares nothing")
+
+    def _unknown(self, node: ast.Call, *, want: bool) -> str:
+        if len(node.args) != 1 or node.keywords or not isinstance(node.args[0], ast.Name):
+            raise ConditionError(f"{self.text!r}: unknown() asks about one feature")
+        name = self._number(node.args[0])
+        return f"({name} {'!=' if want else '=='} {name})"
 
     def _comparison(self, node: ast.Compare, *, want: bool, deadband: Mapping[str, float]) -> str:
         parts = []
@@ -118,7 +126,7 @@ class Condition:
             part.id
             for node in nodes
             for part in ast.walk(node)
-            if isinstance(part, ast.Name) and part.id not in {"min", "max"}
+            if isinstance(part, ast.Name) and part.id not in {"min", "max", "unknown"}
         ]
 
 

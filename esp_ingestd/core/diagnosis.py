@@ -26,13 +26,15 @@ from esp_ingestd.core.alarm import (
     alarm_id_of,
     event_id_of,
 )
-from esp_ingestd.core.feature import FEATURES, OFF, STATE_NAMES, TRIP
-from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
+from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
 from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Question, Tree
-from esp_ingestd.core.well import Well, WellSettings
+from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
 
 STANDING_STILL: Final = OFF | TRIP
-SNAPSHOT_FORM: Final = 1
+SNAPSHOT_FORM: Final = 2
+LOOK_US: Final = 5 * SECOND_US
+_SILENCE: Final = FEATURE_INDEX["silence_s"]
 
 
 class Patient:
@@ -49,6 +51,13 @@ class Patient:
         self.raised: dict[int, list[int]] = {}
         """When each diagnosis was raised within the last day."""
 
+    def follow(self, events: Sequence[AlarmEvent]) -> None:
+        """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
+        well = self.well
+        well.troubled = any(a.diagnosis.group != "data" and a.hopeful() for a in self.alarms.values())
+        if any(event.transition == "raised" and event.group != "data" for event in events):
+            well.distrust()
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -56,14 +65,20 @@ class Visit:
 
     patient: Patient
     reading: Reading
-    features: Sequence[float]
     met: int
     """The questions met, as bits."""
+    asked: int
+    """The questions asked, as bits."""
 
     @property
     def now_us(self) -> int:
         """The event time."""
         return self.patient.well.last_us
+
+    @property
+    def features(self) -> Sequence[float]:
+        """What the questions see."""
+        return self.patient.well.features
 
 
 class Diagnostician:
@@ -78,6 +93,8 @@ class Diagnostician:
         self._tree = tree
         self._wells = wells
         self._patients: dict[str, Patient] = {}
+        self._since_us = 0
+        self._look_us = 0
         self._standing = dict.fromkeys(SEVERITIES, 0)
 
     def observe(self, reading: Reading) -> Sequence[AlarmEvent]:
@@ -85,19 +102,70 @@ class Diagnostician:
         patient = self._patients.get(reading[0])
         if patient is None:
             patient = self._admit(reading[0])
-        well = patient.well
-        features = well.take(reading)
-        if features is None:
+        well, tree = patient.well, self._tree
+        taken = well.take(reading)
+        if taken == LATE:
             return ()
-        met = self._tree.met_instant(well.state, features) & patient.enabled
+        met, asked = tree.met_instant(well.state, well.features), tree.instant_bits
+        if taken == WORKED:
+            met |= tree.met_windowed(well.state, well.features)
+            asked = tree.all_bits
+        met &= patient.enabled
         if not met and not patient.alarms:
             return ()
-        return tuple(self._advance(Visit(patient, reading, features, met)))
+        events = tuple(self._advance(Visit(patient, reading, met, asked & patient.enabled)))
+        patient.follow(events)
+        return events
 
     def pass_time(self, now_us: int) -> Sequence[AlarmEvent]:
-        """What falls due by time alone, at `now_us`."""
-        del now_us
-        return ()
+        """What falls due by time alone, at `now_us`: wells that have gone silent.
+
+        Silence counts from the first call on, so that a backlog after a restart is no silence.
+        """
+        if not self._since_us:
+            self._since_us = now_us
+        if now_us < self._look_us:
+            return ()
+        self._look_us = now_us + LOOK_US
+        place = self._tree.place.get("COMM_LOSS")
+        if place is None:
+            return ()
+        newest_us = max((p.well.received_us for p in self._patients.values()), default=0)
+        events: list[AlarmEvent] = []
+        for patient in self._patients.values():
+            well = patient.well
+            allowed_us = well.silence_us()
+            silent_us = now_us - max(well.received_us, self._since_us) - allowed_us
+            # Where nothing comes from any well the link to us is at fault, which one alarm of the daemon's own says.
+            fleet = len(self._patients) > 1 and now_us - newest_us > allowed_us // 2
+            if silent_us > 0 and place not in patient.alarms and not fleet:
+                events += self._silent(patient, place, silent_us)
+        return events
+
+    def _silent(self, patient: Patient, place: int, silent_us: int) -> Sequence[AlarmEvent]:
+        """Raise COMM_LOSS as of the moment when the silence grew too long."""
+        well = patient.well
+        question = self._tree.diagnoses[place].questions[0]
+        if not question.bit & patient.enabled:
+            return ()
+        well.features[_SILENCE] = silent_us / SECOND_US
+        last_us, well.last_us = well.last_us, well.last_us + well.silence_us()
+        try:
+            reading = Reading(well.well_id, well.last_us)
+            return tuple(self._advance(Visit(patient, reading, question.bit, question.bit)))
+        finally:
+            well.last_us = last_us
+            well.features[_SILENCE] = 0.0
+
+    def explain(self, well_id: str) -> Iterator[str]:
+        """The questions asked of a well at its newest reading: each with the values it saw and its answer."""
+        well = self._patients[well_id].well
+        yield f"{to_iso(well.last_us)} {well_id}: {STATE_NAMES[well.state]}"
+        for question in self._tree.questions:
+            if question.states & well.state and question.bit & self._patients[well_id].enabled:
+                saw = ", ".join(f"{name} {value:g}" for name, value in evidence(question, well.features).items())
+                name = self._tree.diagnoses[question.diagnosis].name
+                yield f"  {name}: {question.ask} [{saw}] {answer(question, well.features)}"
 
     def standing(self) -> Mapping[str, int]:
         """How many alarms stand, by severity."""
@@ -171,7 +239,7 @@ class Diagnostician:
         well = visit.patient.well
         if well.gap:
             alarm.forget_pending()
-        alarm.look(visit.met, well.state, visit.features, visit.now_us)
+        alarm.look(visit.met, visit.asked, well.state, visit.features, visit.now_us)
         if well.stopped:
             alarm.forget_unless(STANDING_STILL)
 
@@ -221,7 +289,7 @@ class Diagnostician:
         """None of a told alarm's questions stands any more."""
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
-        if alarm.diagnosis.latched:
+        if alarm.diagnosis.latched and alarm.severity == alarm.diagnosis.severity:
             alarm.signal(Signal.RETURNED_LATCHING)
             return
         if alarm.recurring and visit.now_us - alarm.returned_us < DAY_US:

@@ -37,7 +37,12 @@ CATEGORIES: Final = (
 )
 GROUPS: Final = ("protection", "production", "degradation", "data")
 # A feature that is only known where the wells file gives a setting -> that setting.
-NEEDED_SETTING: Final = {"load": "nameplate_current_a", "trip_margin": "trip_temperature_c"}
+NEEDED_SETTING: Final = {
+    "load": "nameplate_current_a",
+    "trip_margin": "trip_temperature_c",
+    "temp_halfway": "trip_temperature_c",
+    "intake_margin": "minimum_intake_pressure_psi",
+}
 
 
 class TreeError(ValueError):
@@ -119,6 +124,9 @@ class Tree:
     questions: tuple[Question, ...]
     met_instant: MetBits
     met_windowed: MetBits
+    instant_bits: int
+    """The questions that are asked at each reading."""
+    all_bits: int
     place: Mapping[str, int]
     """Diagnosis by name -> its place in `diagnoses`."""
 
@@ -159,7 +167,7 @@ class Tree:
 
 def _missing_settings(question: Question, settings: WellSettings) -> set[str]:
     needed = {NEEDED_SETTING.get(FEATURES[index].name) for index in question.features} - {None}
-    return {name for name in needed if name and getattr(settings, name) is None}
+    return {name for name in needed if name and not getattr(settings, name)}
 
 
 @dataclass(slots=True)
@@ -207,6 +215,8 @@ class _Reader:
             questions=tuple(self._questions),
             met_instant=met[0],
             met_windowed=met[1],
+            instant_bits=sum(question.bit for question in self._questions if question.instant),
+            all_bits=(1 << len(self._questions)) - 1,
             place={diagnosis.name: diagnosis.index for diagnosis in diagnoses},
         )
 

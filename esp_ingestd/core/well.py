@@ -15,12 +15,44 @@ Operating state, from drive frequency and motor current:
 """
 
 import dataclasses
+import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from esp_ingestd.core.feature import NAN, OFF, RUNNING, STARTING, TRANSIENT, TRIP, UNKNOWN, WARM_UP
+from esp_ingestd.core import baseline as normal
+from esp_ingestd.core import window as sums
+from esp_ingestd.core.baseline import Baseline
+from esp_ingestd.core.feature import (
+    FEATURE_INDEX,
+    FEATURES,
+    INSTANT_COUNT,
+    NAN,
+    OFF,
+    RUNNING,
+    STARTING,
+    TRANSIENT,
+    TRIP,
+    UNKNOWN,
+    WARM_UP,
+)
+from esp_ingestd.core.quality import (
+    AMPERES_AT,
+    CASING_AT,
+    DISCHARGE_AT,
+    FLOW_AT,
+    HERTZ_AT,
+    HOLD_US,
+    PIP_AT,
+    PLACE,
+    TEMP_AT,
+    WELLHEAD_AT,
+    Quality,
+    other_unit,
+)
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
+from esp_ingestd.core.window import STEP_US, Window
 
 # CONTRACT §5, in order of precedence.
 DIAGNOSES: Final = (
@@ -87,12 +119,38 @@ IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
 CLOCK_AHEAD_US: Final = 120 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
-HOLD_US: Final = 900 * SECOND_US
-"""A channel that is missing keeps its last value this long at least: RTUs report by exception."""
-_CHANNEL_PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
-_FLOW: Final = _CHANNEL_PLACE["flow_rate"]
-_HERTZ: Final = _CHANNEL_PLACE["vsd_frequency"]
+LONG_GAP_US: Final = 1800 * SECOND_US
+RAMP_US: Final = 600 * SECOND_US
+FINE_US: Final = 75 * SECOND_US
+"""Readings at least this close show whether a drive was ramped down before it stopped."""
+STEADY_US: Final = 300 * SECOND_US
+FRAME_US: Final = 870 * SECOND_US
+DAY_US: Final = 86_400 * SECOND_US
+YOUNG_FRAMES: Final = 672
+BASELINES_MOST: Final = 12
+UNIT_READINGS: Final = 5
+HEALTHY_FLOW: Final = 0.8
+HEALTHY_HEAD: Final = 0.9
+ASTRAY: Final = 0.15
+LEAST_RATIO: Final = 0.4
+MOST_RATIO: Final = 2.5
+MOST_RISE_K: Final = 25.0
+"""Beyond these a value is so far off that another unit is worth a thought."""
+SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
+_RATIO: Final = FEATURE_INDEX["flow_ratio"]
+_MEAN: Final = FEATURE_INDEX["flow_mean"]
+_REFERENCE: Final = FEATURE_INDEX["flow_reference"]
+_REST: Final = FEATURE_INDEX["current_cv"]
+_REFERRED: Final = (normal.FLOW, normal.PIP, normal.AMPERES, normal.TEMP, normal.SHAKE, normal.HEAD)
+_ASTRAY: Final = (normal.FLOW, normal.HEAD, normal.PIP, normal.AMPERES)
+_UNIT_SIGNS: Final = (normal.FLOW, normal.PIP, normal.HEAD, normal.WELLHEAD)
+_UNKNOWN: Final = (NAN,) * normal.RATIOS
+# Channel -> what it is compared with to find a wrong unit.
+_UNITS: Final = {FLOW_AT: normal.FLOW, PIP_AT: normal.PIP, WELLHEAD_AT: normal.WELLHEAD, CASING_AT: normal.CASING}
+
+LATE, TAKEN, WORKED = range(3)
+"""What became of a reading: it was late; its instant is known; the windows were worked out too."""
 
 
 _REMEMBERED: Final = (
@@ -100,35 +158,53 @@ _REMEMBERED: Final = (
     "received_us",
     "interval_us",
     "gap",
+    "troubled",
     "state",
     "started_us",
-    "changed_us",
+    "_changed_us",
     "_steady_hz",
-    "_running_a",
-    "_off_samples",
+    "_hertz_doubted",
+    "_running_hz",
+    "_peak_hz",
+    "_peak_us",
+    "_off_readings",
     "_resume_us",
+    "_frame_us",
+    "_frames",
+    "features",
 )
-"""Of a well, what outlives a restart; the rest follows from its settings."""
+"""Of a well, what outlives a restart as it is; the rest follows from its settings."""
 
 
 class Well:
     """What is known of one well after the readings seen so far.
 
-    `take` works it in and returns the features of that instant. Readings older than the newest are not taken: they
-    are late, and nothing here goes back in time.
+    `take` works a reading in; `features` are then what the tree may ask about. Readings older than the newest are not
+    taken: they are late, and nothing here goes back in time.
     """
 
     __slots__ = (
-        "_held",
+        "_changed_us",
+        "_frame_us",
+        "_frames",
+        "_hertz_doubted",
         "_idle_a",
-        "_missing_since",
         "_nameplate_a",
-        "_off_samples",
+        "_off_readings",
+        "_peak_hz",
+        "_peak_us",
+        "_quality",
         "_resume_us",
-        "_running_a",
+        "_running_hz",
+        "_scales",
+        "_shifted",
+        "_spike_a",
         "_steady_hz",
         "_trip_c",
-        "changed_us",
+        "_waiting",
+        "_window",
+        "baselines",
+        "features",
         "gap",
         "interval_us",
         "last_us",
@@ -136,27 +212,42 @@ class Well:
         "settings",
         "started_us",
         "state",
+        "troubled",
         "well_id",
     )
 
     def __init__(self, well_id: str, settings: WellSettings) -> None:
         self.well_id = well_id
+        self.features = [NAN] * len(FEATURES)
+        """In the order of FEATURES; one list for the well's life."""
         self.last_us = 0
         self.received_us = 0
         self.interval_us = 0
         """The usual time between two readings; 0 until two were seen."""
         self.gap = False
         """The reading before the present one was too long ago to continue from."""
+        self.troubled = False
+        """A process alarm is pending or stands: nothing is learned meanwhile. Set by the diagnostician."""
         self.state = UNKNOWN
         self.started_us = 0
-        self.changed_us = 0
+        self.baselines: dict[int, Baseline] = {}
+        """By whole Hz."""
+        self._changed_us = 0
         self._steady_hz = NAN
-        self._running_a = NAN
-        self._off_samples = 0
+        self._hertz_doubted = NAN
+        self._running_hz = NAN
+        self._peak_hz = 0.0
+        self._peak_us = 0
+        self._off_readings = 0
         self._resume_us = 0
-        self._held: tuple[float, ...] = (NAN,) * len(CHANNEL_NAMES)
-        self._missing_since: dict[int, int] = {}
+        self._frame_us = 0
+        self._frames = 0
+        self._waiting: list[tuple[int, int, array[float]]] = []
+        self._shifted: dict[int, list[int]] = {}
+        self._quality = Quality()
+        self._window = Window()
         self.configure(settings)
+        self._forget_scales()
 
     def configure(self, settings: WellSettings) -> None:
         """Take new settings; what was learned stays."""
@@ -168,141 +259,425 @@ class Well:
         if settings.expected_interval_s:
             self.interval_us = int(settings.expected_interval_s * SECOND_US)
 
+    def forget(self) -> None:
+        """Forget every baseline: after a workover the well is another one."""
+        self.baselines.clear()
+        self._waiting.clear()
+        self._shifted.clear()
+        self._frames = 0
+        self._quality = Quality()
+        self._window.restart()
+        self._forget_scales()
+
     @property
     def stopped(self) -> bool:
         """The pump stands, and more than one reading has said so."""
-        return self._off_samples > 1
+        return self._off_readings > 1
 
-    def remember(self) -> list[Any]:
+    def remember(self) -> dict[str, Any]:
         """All that was learned, as JSON values; `recall` takes it back."""
-        missing = {str(place): since_us for place, since_us in self._missing_since.items()}
-        return [*(getattr(self, name) for name in _REMEMBERED), list(self._held), missing]
+        return {
+            "values": [getattr(self, name) for name in _REMEMBERED],
+            "baselines": {str(hertz): known.remember() for hertz, known in self.baselines.items()},
+            "waiting": [[at_us, hertz, list(frame)] for at_us, hertz, frame in self._waiting],
+            "shifted": {str(place): count for place, count in self._shifted.items()},
+            "quality": self._quality.remember(),
+            "window": self._window.remember(),
+            "scaled": self._spike_a == self._spike_a,
+        }
 
-    def recall(self, remembered: Sequence[Any]) -> None:
+    def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
-        *values, held, missing = remembered
-        for name, value in zip(_REMEMBERED, values, strict=True):
+        for name, value in zip(_REMEMBERED, remembered["values"], strict=True):
             setattr(self, name, value)
-        self._held = tuple(held)
-        self._missing_since = {int(place): since_us for place, since_us in missing.items()}
+        if len(self.features) != len(FEATURES):
+            raise ValueError("other features")
+        self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
+        self._waiting = [(at_us, hertz, array("d", frame)) for at_us, hertz, frame in remembered["waiting"]]
+        self._shifted = {int(place): count for place, count in remembered["shifted"].items()}
+        self._quality.recall(remembered["quality"])
+        self._window.recall(remembered["window"])
+        if remembered["scaled"]:
+            self._find_scales()
 
     def silence_us(self) -> int:
         """How long the well may be silent."""
         return max(3 * self.interval_us, SILENCE_US)
 
-    def take(self, reading: Reading) -> list[float] | None:
-        """Work in a reading; its instant features in the order of FEATURES, or None if it is late."""
+    def distrust(self) -> None:
+        """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
+        self._waiting.clear()
+
+    def take(self, reading: Reading) -> int:
+        """Work in a reading: LATE, TAKEN or WORKED."""
         now_us = reading[1]
         received_us = reading[-1]
+        ahead_us = 0
         if received_us:
             self.received_us = received_us
             if now_us > received_us + CLOCK_AHEAD_US:
+                ahead_us = now_us - received_us
                 now_us = received_us
         else:
             self.received_us = now_us
-        if now_us <= self.last_us:
-            return None
+        last_us = self.last_us
+        if now_us <= last_us:
+            return LATE
         values: Any = reading[_CHANNELS]
+        raw = values
         if reading[-2] is not None:
             values = _without(values, reading[-2])
-        if None in values:
-            self._held, values = self._fill(values, now_us)
-        else:
-            self._held = values
-        self._keep_time(now_us)
-        flow, _, amperes, temperature, _, hertz, _, _, _, _, _, _, _, amperes_off, volts_off, insulation = values
-        self._operate(now_us, hertz, amperes)
+        if last_us:
+            self._keep_time(now_us - last_us)
+        hertz, amperes = values[HERTZ_AT], values[AMPERES_AT]
+        held = self._quality.held
+        hertz = held[HERTZ_AT] if hertz is None else hertz
+        self._operate(now_us, hertz, held[AMPERES_AT] if amperes is None else amperes)
         self.last_us = now_us
-        return [
+        features = self.features
+        instant = [NAN if value is None else value for value in values] if None in values else values
+        amperes, temperature = instant[2], instant[3]
+        features[:INSTANT_COUNT] = (
             hertz,
             amperes,
             temperature,
-            flow,
+            held[FLOW_AT] if values[FLOW_AT] is None else instant[0],
             amperes / self._nameplate_a,
             self._trip_c - temperature,
-            amperes_off,
-            volts_off,
-            insulation,
-        ]
+            instant[13],
+            instant[14],
+            instant[15],
+            ahead_us / SECOND_US,
+            0.0,
+        )
+        if self._off_readings:
+            return self._rest(values, now_us)
+        self._quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
+        if self._sum(amperes, now_us):
+            self._work(now_us, raw)
+            return WORKED
+        return TAKEN
 
-    def _fill(self, values: tuple[float | None, ...], now_us: int) -> tuple[tuple[float, ...], list[float]]:
-        """Where a channel is missing: its last value, if not too old, to remember; NaN, to judge this instant by.
-
-        Drive frequency and flow, which only say in what circumstances the others were measured, are judged by as
-        they were last known.
-        """
-        hold_us = max(3 * self.interval_us, HOLD_US)
-        held, since = self._held, self._missing_since
-        filled = []
-        for place, value in enumerate(values):
-            if value is not None:
-                if place in since:
-                    del since[place]
-                filled.append(value)
-                continue
-            last = held[place]
-            if last == last and now_us - since.setdefault(place, self.last_us) > hold_us:  # noqa: PLR0124  (not NaN)
-                last = NAN
-            filled.append(last)
-        fresh = [NAN if value is None else value for value in values]
-        fresh[_FLOW], fresh[_HERTZ] = filled[_FLOW], filled[_HERTZ]
-        return tuple(filled), fresh
-
-    def _keep_time(self, now_us: int) -> None:
-        if not self.last_us:
-            self.gap = False
-            return
-        step_us = now_us - self.last_us
-        self.gap = step_us > self.silence_us() and self.interval_us > 0
+    def _keep_time(self, step_us: int) -> None:
+        interval_us = self.interval_us
+        self.gap = interval_us > 0 and step_us > self.silence_us()
+        if self.gap:
+            self._window.restart()
+            if step_us > LONG_GAP_US:
+                # It may have been stopped and started again meanwhile.
+                self._changed_us = self.last_us + step_us
         if self.settings.expected_interval_s:
             return
-        if not self.interval_us:
+        if not interval_us:
             self.interval_us = step_us
         else:
             # A tenth of the way, and never far at once: a gap is no change of the sampling rate.
-            self.interval_us += (min(step_us, 3 * self.interval_us) - self.interval_us) // 10
+            self.interval_us += (min(step_us, 3 * interval_us) - interval_us) // 10
 
     def _operate(self, now_us: int, hertz: float, amperes: float) -> None:
-        state = self.state
+        """Follow the operating state."""
         if hertz >= TURNING_HZ or amperes > self._idle_a:
-            if state == RUNNING and not abs(hertz - self._steady_hz) >= max(1.0, 0.02 * self._steady_hz):
+            if self._off_readings:
+                self._start(now_us)
+            if hertz >= self._peak_hz or now_us - self._peak_us > RAMP_US:
+                self._peak_hz, self._peak_us = hertz, now_us
+            self._running_hz = hertz
+            steady = self._steady_hz
+            if not abs(hertz - steady) < max(1.0, 0.02 * steady):
+                self._change(now_us, hertz)
+            elif self.state == RUNNING and self._hertz_doubted == self._hertz_doubted:
+                self._hertz_doubted = NAN
+            elif self.state == RUNNING and now_us - self._changed_us > self.settings.transient_hold_s * SECOND_US:
                 return
-            self._turn(now_us, hertz)
+            self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
             self._stand()
 
-    def _turn(self, now_us: int, hertz: float) -> None:
-        if self.state in (UNKNOWN, OFF, TRIP):
-            self._start(now_us)
-        if not abs(hertz - self._steady_hz) < max(1.0, 0.02 * self._steady_hz) and hertz == hertz:  # noqa: PLR0124
-            self._steady_hz = hertz
-            self.changed_us = now_us
+    def _change(self, now_us: int, hertz: float) -> None:
+        """The frequency is another one, if a second reading says so too; at a start, at once."""
+        steady, doubted = self._steady_hz, self._hertz_doubted
+        self._hertz_doubted = hertz
+        confirmed = abs(doubted - steady) >= max(1.0, 0.02 * steady)
+        if hertz != hertz or (steady == steady and not confirmed):  # noqa: PLR0124  (NaN: not known)
+            return
+        self._steady_hz = hertz
+        self._hertz_doubted = NAN
+        self._changed_us = now_us
+        self._window.restart()
+        self._forget_scales()
+
+    def _settle(self, now_us: int) -> None:
+        if self.state in (UNKNOWN, OFF, TRIP) and not self.started_us:
+            self.started_us = now_us  # seen turning at first sight, it may have started just now
         since_us = now_us - self.started_us
+        settings = self.settings
         if since_us < STARTING_US:
             self.state = STARTING
-        elif since_us < self.settings.settle_s * SECOND_US:
+        elif since_us < settings.settle_s * SECOND_US:
             self.state = WARM_UP
-        elif now_us - self.changed_us < self.settings.transient_hold_s * SECOND_US:
+        elif now_us - self._changed_us < settings.transient_hold_s * SECOND_US:
             self.state = TRANSIENT
         else:
             self.state = RUNNING
 
     def _start(self, now_us: int) -> None:
-        # Seen turning at first sight, it may have started just now.
-        self.started_us = self._resume_us if self._off_samples == 1 else now_us
-        self._off_samples = 0
+        if self._off_readings == 1:
+            self.started_us = self._resume_us
+        else:
+            self.started_us = now_us
+            self._window.restart()
+            self._steady_hz = NAN
+            self._peak_hz = 0.0
+            self._forget_scales()
+            self.features[_HEALTHY] = NAN
+        self._off_readings = 0
+        self.features[_STOP] = 0.0
 
     def _stand(self) -> None:
-        if self.state not in (UNKNOWN, OFF, TRIP):
+        self._off_readings += 1
+        if self._off_readings == 1:
             self._resume_us = self.started_us
-            self._off_samples = 0
-        self._off_samples += 1
-        self.state = OFF
+            turned = self.state not in (UNKNOWN, OFF, TRIP)
+            unplanned = turned and self._unplanned()
+            self.state = TRIP if unplanned else OFF
+            self.features[_STOP] = float(unplanned)
+
+    def _unplanned(self) -> bool:
+        """The pump was not ramped down; where readings are too rare to show a ramp, it was ailing besides."""
+        if self._running_hz < 0.9 * self._peak_hz:
+            return False
+        fine = self.interval_us <= FINE_US and self._running_hz == self._running_hz
+        return fine or self.troubled
+
+    def _rest(self, values: Sequence[float | None], now_us: int) -> int:
+        """A reading of a pump that stands; no feature of its working is known."""
+        if self._off_readings == 1:
+            return TAKEN
+        self._quality.rest(values)
+        self.features[_RATIO:_STOP] = _NOTHING
+        self.features[_STOP + 1 :] = (0.0, 0.0, 0.0)
+        self._window.step_us = now_us
+        return WORKED
+
+    def _sum(self, amperes: float, now_us: int) -> bool:
+        """Add what is believed to the step; True if that ended it."""
+        flow, pip, believed, temp, shake, _, _, torque, gor, discharge, _, wellhead, casing, _, _, _ = (
+            self._quality.held
+        )
+        step = self._window.step
+        step[0] += flow
+        step[1] += pip
+        step[2] += believed
+        step[3] += temp
+        step[4] += shake
+        step[5] += torque
+        step[6] += gor
+        step[7] += discharge - pip
+        step[8] += wellhead
+        step[9] += casing
+        step[10] += believed * believed
+        step[11] += flow * flow
+        if amperes > self._spike_a:
+            step[12] += 1.0
+        step[13] += 1.0
+        return now_us - self._window.step_us >= STEP_US - 5 * SECOND_US
+
+    def _work(self, now_us: int, raw: Sequence[float | None]) -> None:
+        """Work out the windowed features at the end of a step."""
+        window, features = self._window, self.features
+        block_ended = window.close_step(now_us)
+        if self._spike_a != self._spike_a:
+            self._find_scales()
+        inverse, low, high, temp, stray, _ = self._scales
+        means = window.means
+        features[_RATIO:_MEAN] = [
+            1.0 if least < value * one < most else value * one
+            for value, one, least, most in zip(means, inverse, low, high, strict=False)
+        ]
+        rise = means[sums.S_TEMP] - temp
+        features[_RATIO + normal.TEMP] = 0.0 if abs(rise) < stray else rise
+        if block_ended:
+            self._work_block(now_us)
+        if self._shifted or self._looks_shifted():
+            self._check_units(raw, now_us)
+        run_us = now_us - self.started_us
+        flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
+        if now_us - self._changed_us < STEADY_US:
+            pass
+        elif flow >= HEALTHY_FLOW or (flow != flow and head >= HEALTHY_HEAD):  # noqa: PLR0124  (NaN: no flow meter)
+            features[_HEALTHY] = 1.0
+        elif features[_HEALTHY] != 1.0 and (flow == flow or head == head):  # noqa: PLR0124
+            features[_HEALTHY] = 0.0
+        shake, pip = means[sums.S_SHAKE], means[sums.S_PIP]
+        least_psi = self.settings.minimum_intake_pressure_psi
+        broke = window.break_us
+        features[_STEP:_HEALTHY] = (
+            window.level_after / (window.level_before or NAN),
+            (now_us - broke) / (60 * SECOND_US) if broke else NAN,
+            window.cv_after,
+            window.cv_before,
+            float(sum(abs(features[_MEAN + place] - 1) > ASTRAY for place in _ASTRAY)),
+            (means[sums.S_TEMP] - temp) / (self._trip_c - temp) if temp < self._trip_c else NAN,
+            shake / SHAKE_FLOOR[self.settings.vibration_unit],
+            pip - least_psi if least_psi > 0 else NAN,
+            run_us / (60 * SECOND_US),
+        )
+        features[_INTERVAL] = self.interval_us / (60 * SECOND_US)
+        features[_FROZEN] = float(self._quality.frozen(now_us))
+        features[_FROZEN + 1] = float(self._quality.dead(now_us, self.interval_us))
+
+    def _work_block(self, now_us: int) -> None:
+        """The features of the half hour."""
+        window, features = self._window, self.features
+        inverse, low, high, temp, stray, reference = self._scales
+        means = [window.mean(place) for place in range(normal.RATIOS)]
+        features[_MEAN:_REFERENCE] = [
+            1.0 if least < value * one < most else value * one
+            for value, one, least, most in zip(means, inverse, low, high, strict=True)
+        ]
+        rise = means[normal.TEMP] - temp
+        features[_MEAN + normal.TEMP] = 0.0 if abs(rise) < stray else rise
+        for at, (place, (centre, tolerance)) in enumerate(zip(_REFERRED, reference, strict=True), _REFERENCE):
+            if place == normal.TEMP:
+                rise = means[place] - centre
+                features[at] = 0.0 if abs(rise) < tolerance else rise
+            else:
+                ratio = means[place] / centre
+                features[at] = 1.0 if abs(ratio - 1) < tolerance else ratio
+        usual = self.baselines.get(self._bin())
+        known = usual is not None and usual.ready
+        current_cv = window.cv(sums.S_AMPERES, sums.S_AMPERES2)
+        flow_cv = window.cv(sums.S_FLOW, sums.S_FLOW2)
+        features[_REST:_STEP] = (
+            current_cv,
+            flow_cv,
+            usual.centre[normal.AMPERES_CV] if usual and known else NAN,
+            usual.centre[normal.FLOW_CV] if usual and known else NAN,
+            window.spikes(),
+            window.slope(sums.S_PIP) * inverse[normal.PIP],
+            window.slope(sums.S_TEMP) / 6,
+        )
+        if self.state == RUNNING and not self.troubled and now_us - self._frame_us >= FRAME_US:
+            self._learn(now_us, array("d", [*means, current_cv, flow_cv]))
+
+    def _bin(self) -> int:
+        """The whole Hz of the present frequency; -1 where there is no drive."""
+        return round(self._steady_hz) if self._steady_hz == self._steady_hz else -1
+
+    def _learn(self, now_us: int, frame: "array[float]") -> None:
+        """Let a frame wait until it is sure that it was healthy, and take in those that have waited."""
+        if frame[normal.AMPERES] != frame[normal.AMPERES] and frame[normal.FLOW] != frame[normal.FLOW]:
+            return
+        span_us = max(now_us - self._frame_us, FRAME_US) if self._frame_us else FRAME_US
+        self._frame_us = now_us
+        own = self.baselines.get(self._bin())
+        self._waiting.append((now_us, self._bin(), frame))
+        lag_us = int(self.settings.baseline_lag_h * 3600 * SECOND_US)
+        if own is None or own.frames < normal.READY_FRAMES:
+            lag_us = 0
+        memory = max(self.settings.baseline_days * DAY_US / min(span_us, 4 * FRAME_US), 4.0)
+        while self._waiting and now_us - self._waiting[0][0] >= lag_us:
+            _, hertz, waited = self._waiting.pop(0)
+            self._frames += 1
+            self._at(hertz).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
+        self._find_scales()
+
+    def _at(self, hertz: int) -> Baseline:
+        """The baseline of a frequency; made from its neighbour's if there is none."""
+        found = self.baselines.get(hertz)
+        if found is None:
+            found = self.baselines[hertz] = self._guess(hertz)
+            if len(self.baselines) > BASELINES_MOST:
+                del self.baselines[min(self.baselines, key=lambda known: self.baselines[known].frames)]
+        return found
+
+    def _guess(self, hertz: int) -> Baseline:
+        known = [other for other, found in self.baselines.items() if found.frames >= normal.READY_FRAMES and other > 0]
+        if not known or hertz <= 0:
+            return Baseline()
+        nearest = min(known, key=lambda other: (abs(other - hertz), other))
+        return self.baselines[nearest].moved(hertz / nearest, abs(math.log(hertz / nearest)))
+
+    def _forget_scales(self) -> None:
+        self._spike_a = NAN
+        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, ((NAN, NAN),) * len(_REFERRED))
+
+    def _find_scales(self) -> None:
+        """Work out by what the means are divided, and within what they read 1."""
+        usual = self.baselines.get(self._bin()) or self._guess(self._bin())
+        if not usual.ready:
+            return
+        centres = usual.centre[: normal.RATIOS]
+        strays = [usual.tolerance(place, usual.doubt) for place in range(normal.RATIOS)]
+        self._spike_a = 1.1 * centres[normal.AMPERES]
+        self._scales = (
+            [1.0 / centre if centre > 0 else NAN for centre in centres],
+            [1.0 - stray for stray in strays],
+            [1.0 + stray for stray in strays],
+            centres[normal.TEMP],
+            strays[normal.TEMP],
+            tuple(
+                (
+                    usual.reference[place] or NAN,
+                    usual.tolerance(place, max(usual.reference_doubt, usual.doubt)),
+                )
+                for place in _REFERRED
+            ),
+        )
+
+    def _looks_shifted(self) -> bool:
+        features = self.features
+        return (
+            any(not LEAST_RATIO < features[_RATIO + place] < MOST_RATIO for place in _UNIT_SIGNS)
+            or abs(features[_RATIO + normal.TEMP]) > MOST_RISE_K
+        )
+
+    def _check_units(self, raw: Sequence[float | None], now_us: int) -> None:
+        """Look for channels that stand to their baseline as one unit to another while the motor runs as ever."""
+        usual = self.baselines.get(self._bin())
+        steady = abs(self.features[_RATIO + normal.AMPERES] - 1) < ASTRAY
+        if usual is None or not usual.ready:
+            return
+        expected = {place: usual.centre[quantity] for place, quantity in _UNITS.items()}
+        expected[DISCHARGE_AT] = usual.centre[normal.PIP] + usual.centre[normal.HEAD]
+        expected[TEMP_AT] = usual.centre[normal.TEMP]
+        for place, centre in expected.items():
+            value = raw[place]
+            if value is not None and centre > 0 and steady and other_unit(place, value, centre):
+                count = self._shifted.setdefault(place, [0, now_us])
+                count[0] += 1
+                count[1] = now_us
+            elif place in self._shifted and now_us - self._shifted[place][1] > 12 * sums.BLOCK_US:
+                del self._shifted[place]
+        for place in self._shifted:
+            self._blind(place)
+        self.features[_SHIFTS] = float(
+            sum(
+                count >= UNIT_READINGS and now_us - at_us < sums.BLOCK_US + 3 * self.interval_us
+                for count, at_us in self._shifted.values()
+            )
+        )
+
+    def _blind(self, place: int) -> None:
+        """Make what is derived from a wrongly scaled channel unknown."""
+        derived = {normal.HEAD} if place in (PIP_AT, DISCHARGE_AT) else set()
+        derived |= {_UNITS[place]} if place in _UNITS else {normal.TEMP} if place == TEMP_AT else set()
+        for quantity in derived:
+            self.features[_RATIO + quantity] = self.features[_MEAN + quantity] = NAN
+
+
+_STEP: Final = FEATURE_INDEX["current_step"]
+_HEALTHY: Final = FEATURE_INDEX["healthy_run"]
+_INTERVAL: Final = FEATURE_INDEX["interval_min"]
+_STOP: Final = FEATURE_INDEX["unplanned_stop"]
+_FROZEN: Final = FEATURE_INDEX["frozen_channels"]
+_SHIFTS: Final = FEATURE_INDEX["unit_shifts"]
+_NOTHING: Final = (NAN,) * (_STOP - _RATIO)
 
 
 def _without(values: tuple[float | None, ...], bad_channels: tuple[str, ...]) -> tuple[float | None, ...]:
     """The values but for the channels named bad, which no rule may read."""
     kept = list(values)
     for name in bad_channels:
-        kept[_CHANNEL_PLACE[name]] = None
+        kept[PLACE[name]] = None
     return tuple(kept)

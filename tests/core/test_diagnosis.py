@@ -31,6 +31,9 @@ STANDING = HEALTHY | {"flow_rate": 0.0, "motor_current": 0.0, "vsd_frequency": 0
 
 def reading(at_s: float, well_id: str = "W", **channels: float | None) -> Reading:
     at_us = START_US + int(at_s * SECOND_US)
+    wobble = 0.001 * (at_s * 7 % 13)  # no gauge of a turning pump says the same twice
+    gauges = ("pip", "motor_temp", "vibration", "discharge_pressure")
+    channels = {**{name: HEALTHY[name] * (1 + wobble) for name in gauges}, **channels}
     return Reading(well_id, at_us, received_us=at_us, **{**HEALTHY, **channels})  # type: ignore[arg-type]
 
 
@@ -86,6 +89,7 @@ def test_motor_overtemp_waits_for_its_reset(run: Run) -> None:
 
 
 def test_stall_at_the_start(run: Run) -> None:
+    run.then(30, vsd_frequency=20.0)
     run.then(600, **STANDING)
     assert told(run.then(30, motor_current=300, flow_rate=0)) == ["raised STALL critical"]
 
@@ -114,8 +118,42 @@ def test_electrical_fault(run: Run, channels: dict[str, float], severity: str) -
 
 def test_a_stop_clears_as_well_off_and_a_standing_pump_raises_nothing(run: Run) -> None:
     run.then(90, motor_current=120)
+    run.then(30, motor_current=120, vsd_frequency=20.0)
     assert told(run.then(30, **STANDING)) == ["cleared OVERLOAD high well_off"]
     assert not run.then(86_400, **STANDING)
+
+
+def test_a_stop_without_a_ramp_is_a_trip_until_the_next_start(run: Run) -> None:
+    assert told(run.then(30, **STANDING)) == ["raised TRIP high"]
+    assert not run.then(3600, **STANDING)
+    assert told(run.then(60)) == ["cleared TRIP high returned"]
+
+
+def test_a_planned_stop_is_no_fault(run: Run) -> None:
+    for hertz in (50.0, 40.0, 30.0, 20.0, 10.0):
+        assert not run.then(10, vsd_frequency=hertz, motor_current=hertz)
+    assert not run.then(3600, **STANDING)
+    assert not run.then(3600)
+
+
+def test_silence_of_one_well_is_told_and_cleared(run: Run) -> None:
+    diagnostician, quiet_us = run.diagnostician, START_US + int((run.at_s - run.step_s) * SECOND_US)
+    diagnostician.pass_time(quiet_us)
+    for second in range(0, 400, 10):
+        diagnostician.observe(reading(run.at_s + second, "OTHER"))
+    assert not diagnostician.pass_time(quiet_us + 299 * SECOND_US)
+    (event,) = diagnostician.pass_time(quiet_us + 400 * SECOND_US)
+    assert (event.diagnosis, event.well_id, event.timestamp_us) == ("COMM_LOSS", "W", quiet_us + 300 * SECOND_US)
+    assert not diagnostician.pass_time(quiet_us + 500 * SECOND_US)
+    run.at_s += 600
+    assert told(run.then(10)) == ["cleared COMM_LOSS medium returned"]
+
+
+def test_when_all_fall_silent_no_well_is_blamed(run: Run) -> None:
+    run.diagnostician.observe(reading(run.at_s, "OTHER"))
+    at_us = START_US + int(run.at_s * SECOND_US)
+    run.diagnostician.pass_time(at_us)
+    assert not run.diagnostician.pass_time(at_us + 7200 * SECOND_US)
 
 
 def test_one_sample_of_zeros_is_no_stop(run: Run) -> None:
@@ -124,10 +162,17 @@ def test_one_sample_of_zeros_is_no_stop(run: Run) -> None:
     assert not run.then(60, motor_current=120)
 
 
+def test_questions_can_be_read_back(run: Run) -> None:
+    lines = list(run.diagnostician.explain("W"))
+    assert lines[0].endswith("W: running")
+    assert any("load 0.7" in line and line.endswith(" no") for line in lines)
+    assert any("not assessable without flow_ratio" in line for line in lines)
+
+
 def test_a_missing_channel_neither_raises_nor_clears(run: Run) -> None:
     run.then(90, motor_current=120)
-    assert not run.then(86_400, motor_current=None)
-    assert told(run.then(320)) == ["cleared OVERLOAD high returned"]
+    assert told(run.then(86_400, motor_current=None)) == ["raised SENSOR_FAULT low"]
+    assert "cleared OVERLOAD high returned" in told(run.then(320))
 
 
 def test_a_value_seen_once_and_then_no_more_raises_nothing(run: Run) -> None:
@@ -136,10 +181,12 @@ def test_a_value_seen_once_and_then_no_more_raises_nothing(run: Run) -> None:
 
 
 def test_a_bad_channel_is_not_read(run: Run) -> None:
+    found: list[AlarmEvent] = []
     for _ in range(200):
         run.at_s += 10
         bad = reading(run.at_s, motor_temp=900.0)._replace(bad_channels=("motor_temp",))
-        assert not run.diagnostician.observe(bad)
+        found += run.diagnostician.observe(bad)
+    assert told(found) == ["raised SENSOR_FAULT low"]
 
 
 def test_late_readings_are_not_read(run: Run) -> None:
@@ -150,7 +197,8 @@ def test_late_readings_are_not_read(run: Run) -> None:
 
 def test_a_clock_that_runs_ahead_is_set_to_the_time_of_arrival(run: Run) -> None:
     ahead = reading(run.at_s)
-    run.diagnostician.observe(ahead._replace(timestamp_us=ahead.timestamp_us + 80_000 * SECOND_US))
+    told_of = run.diagnostician.observe(ahead._replace(timestamp_us=ahead.timestamp_us + 80_000 * SECOND_US))
+    assert told(told_of) == ["raised CLOCK_FAULT low"]
     run.at_s += 10
     assert told(run.then(80, motor_current=120)) == ["raised OVERLOAD high"]
 

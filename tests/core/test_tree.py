@@ -43,6 +43,9 @@ def faults(source: dict[str, Any] | str) -> str:
         ("not (load > 1 and motor_temp > 100)", {"load": 0}, (True, False)),
         ("motor_temp > max(100, 2 * flow_rate)", {"motor_temp": 110, "flow_rate": 40}, (True, False)),
         ("motor_temp > max(100, 2 * flow_rate)", {"motor_temp": 110}, (False, False)),
+        ("unknown(load) or load > 1", {}, (True, False)),
+        ("unknown(load) or load > 1", {"load": 1}, (False, True)),
+        ("not unknown(load)", {"load": 1}, (True, False)),
         ("motor_temp - 1 > -flow_rate / 2", {"motor_temp": 0, "flow_rate": 4}, (True, False)),
     ],
 )
@@ -70,6 +73,9 @@ def test_return_needs_the_deadband(value: float) -> None:
         "load > True",
         "abs(load) > 1",
         "max(load) > 1",
+        "unknown(load, load)",
+        "unknown(3)",
+        "unknown(lod)",
         "load > flow_rate / 0",
         "load > flow_rate ** 2",
         "__import__('os') > 1",
@@ -174,7 +180,8 @@ def test_a_well_does_without_what_it_was_not_given() -> None:
     tree = Tree.parse(TEXT)
     off = tree.off_for(WellSettings())
     assert off["OVERLOAD"] == "not given: nameplate_current_a"
-    assert off["MOTOR_OVERTEMP"] == "not given: trip_temperature_c"
+    assert off["STALL"] == "not given: nameplate_current_a"
+    assert "MOTOR_OVERTEMP" not in off  # it can still tell how fast the motor warms
     assert "ELECTRICAL_FAULT" not in off
     only = WellSettings(enabled_rules=("STALL",), nameplate_current_a=50)
     assert "STALL" not in tree.off_for(only)

@@ -1,0 +1,130 @@
+"""Baselines: what is normal for one well at one drive frequency, learned from the well itself.
+
+Rules:
+    1. There is one baseline for each whole Hz at which the well has run. One seen for the first time starts from its
+       neighbour's, moved by exponents of the operating point (not of the pump curve: static head dominates), and is
+       doubted in proportion to how far it was moved, until the well has shown its own value there.
+    2. `centre` follows the well over some days; `reference` is what it was over its first week and then stays.
+    3. Both follow 15-minute means of settled running. Outliers are clipped, so one bad frame moves nothing far.
+    4. A frame counts only after it has waited for `baseline_lag_h` and no alarm came meanwhile: an illness that
+       creeps in must not be learned as health. Only while a baseline is new it takes frames at once.
+
+Source: the median of three days in DIAGNOSIS is replaced by a recursive, clipped mean: it needs no memory of days.
+"""
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, Final
+
+FLOW, PIP, AMPERES, TEMP, SHAKE, TORQUE, GOR, HEAD, WELLHEAD, CASING, AMPERES_CV, FLOW_CV = range(12)
+QUANTITIES: Final = 12
+RATIOS: Final = 10
+"""The first ten are what ratios are formed of."""
+
+# Exponent of frequency by which the operating point moves, and how little that is known.
+EXPONENTS: Final = (1.2, -0.3, 0.7, 0.0, 1.0, 1.0, 0.0, 0.1, 0.5, 0.0, 0.0, 0.0)
+DOUBTS: Final = (1.0, 1.2, 1.0, 0.8, 2.0, 1.5, 1.0, 0.6, 2.0, 0.5, 2.0, 2.0)
+TEMP_DOUBT_K: Final = 60.0
+"""Doubt about a temperature, K for each unit of the logarithm of frequency."""
+
+READY_FRAMES: Final = 24
+FRAMES_DOUBTED: Final = 16
+CLIP_SPREADS: Final = 4.0
+SPREADS: Final = 4.0
+LEAST_SPREAD: Final = 0.004
+LEAST_SPREAD_K: Final = 0.4
+
+
+class Baseline:
+    """Normal at one frequency: centre, spread and reference of each quantity."""
+
+    __slots__ = ("centre", "doubt", "frames", "reference", "reference_doubt", "reference_frames", "spread")
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.reference_frames = 0
+        self.doubt = 0.0
+        """Logarithm of frequency over which it was moved, falling to 0 as the well shows its own values."""
+        self.reference_doubt = 0.0
+        """The same for the reference, which falls only if the well is still new."""
+        self.centre = array("d", [float("nan")] * QUANTITIES)
+        self.spread = array("d", [0.0] * QUANTITIES)
+        self.reference = array("d", [float("nan")] * QUANTITIES)
+
+    @property
+    def ready(self) -> bool:
+        """It may be judged by."""
+        return self.frames >= READY_FRAMES or self.doubt > 0
+
+    def learn(self, frame: "array[float]", memory_frames: float, *, young: bool) -> None:
+        """Take in one 15-minute frame.
+
+        Args:
+            frame: the means, in the order of the quantities; NaN where not known.
+            memory_frames: over how many frames it forgets.
+            young: the well is still in its first week, so the reference learns too.
+        """
+        self.frames += 1
+        share = max(1.0 / self.frames, 1.0 / memory_frames)
+        centre, spread = self.centre, self.spread
+        clipping = self.frames > FRAMES_DOUBTED // 2
+        for place, value in enumerate(frame):
+            if value != value:  # noqa: PLR0124  (NaN: not known)
+                continue
+            known = centre[place]
+            if known != known:  # noqa: PLR0124  (NaN: first sight)
+                centre[place] = value
+                spread[place] = 0.02 * abs(value)
+                continue
+            error = value - known
+            if clipping:
+                limit = CLIP_SPREADS * max(spread[place], 0.005 * abs(known))
+                error = min(max(error, -limit), limit)
+            centre[place] = known + share * error
+            spread[place] += max(share, 0.02) * (1.25 * abs(error) - spread[place])
+        if self.doubt and self.frames >= FRAMES_DOUBTED:
+            self.doubt = 0.0
+        if young:
+            self._learn_reference()
+
+    def _learn_reference(self) -> None:
+        """Follow the centre while the well is new; the centre is a mean of its own first days by then."""
+        self.reference_frames += 1
+        self.reference_doubt = 0.0
+        share = 1.0 / self.reference_frames
+        for place, value in enumerate(self.centre):
+            old = self.reference[place]
+            self.reference[place] = value if old != old else old + share * (value - old)  # noqa: PLR0124  (NaN)
+
+    def remember(self) -> list[Any]:
+        """As JSON values."""
+        counts = [self.frames, self.reference_frames, self.doubt, self.reference_doubt]
+        return [*counts, list(self.centre), list(self.spread), list(self.reference)]
+
+    @staticmethod
+    def recalled(remembered: Sequence[Any]) -> "Baseline":
+        """What `remember` gave."""
+        known = Baseline()
+        known.frames, known.reference_frames, known.doubt, known.reference_doubt, *arrays = remembered
+        known.centre, known.spread, known.reference = (array("d", values) for values in arrays)
+        return known
+
+    def moved(self, ratio: float, distance: float) -> "Baseline":
+        """The guess for another frequency, `ratio` times this one's, `distance` its logarithm without sign."""
+        other = Baseline()
+        other.doubt = distance
+        other.reference_doubt = self.reference_doubt + distance
+        for place in range(QUANTITIES):
+            factor = ratio ** EXPONENTS[place]
+            other.centre[place] = self.centre[place] * factor
+            other.spread[place] = self.spread[place] * factor
+            other.reference[place] = self.reference[place] * factor
+        return other
+
+    def tolerance(self, place: int, doubt: float) -> float:
+        """How far from 1 a ratio (of TEMP: from 0, in K) may stray and still be the well's own noise and our doubt."""
+        if place == TEMP:
+            return SPREADS * max(self.spread[place], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
+        centre = abs(self.centre[place])
+        share = self.spread[place] / centre if centre > 0 else 1.0
+        return SPREADS * max(share, LEAST_SPREAD) + DOUBTS[place] * doubt

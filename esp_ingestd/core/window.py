@@ -1,0 +1,199 @@
+"""Windows: means, variation and sudden changes over time, whatever the sampling, in a fixed amount of memory.
+
+Rules:
+    1. Readings are summed into *steps* of a minute; at slower sampling each reading is a step.
+    2. Steps are summed into *blocks* of five minutes; at slower sampling each reading is a block. The *window* is the
+       last six blocks: half an hour, or two hours at one reading every twenty minutes. It says something only with
+       four readings or more.
+    3. A change of the motor current by a tenth from one step to the next is a *break*. Two in a row are one, since a
+       change may fall into the middle of a step. Level and variation before and after tell a shaft that broke from a
+       pump that gasped.
+"""
+
+from array import array
+from collections.abc import Mapping
+from typing import Any, Final
+
+from esp_ingestd.core.feature import NAN
+from esp_ingestd.core.reading import SECOND_US
+
+# Places in the sums of a step, a block and the window.
+(S_FLOW, S_PIP, S_AMPERES, S_TEMP, S_SHAKE, S_TORQUE, S_GOR, S_HEAD, S_WELLHEAD, S_CASING) = range(10)
+S_AMPERES2, S_FLOW2, S_SPIKES, S_COUNT = range(10, 14)
+SUMS: Final = 14
+
+STEP_US: Final = 60 * SECOND_US
+BLOCK_US: Final = 300 * SECOND_US
+BLOCKS: Final = 6
+WINDOW_LEAST: Final = 4
+BREAK: Final = 0.10
+BREAK_STEPS: Final = 60
+BREAK_CHAIN: Final = 2
+LEAST_PARTS: Final = 3
+_ZEROS: Final = (0.0,) * SUMS
+
+
+_KEPT: Final = (
+    "_block",
+    "_break_mean",
+    "_break_square",
+    "_break_steps",
+    "_chain",
+    "_closed",
+    "block_us",
+    "break_us",
+    "cv_before",
+    "level_before",
+    "means",
+    "newest_us",
+    "step",
+    "step_us",
+)
+
+
+class Window:
+    """The last half hour of one well while its pump turns."""
+
+    __slots__ = (
+        "_block",
+        "_blocks",
+        "_break_mean",
+        "_break_square",
+        "_break_steps",
+        "_chain",
+        "_closed",
+        "block_us",
+        "break_us",
+        "cv_before",
+        "level_before",
+        "means",
+        "newest_us",
+        "step",
+        "step_us",
+    )
+
+    def __init__(self) -> None:
+        self.step = list(_ZEROS)
+        """Sums of the step that is being filled; the well adds to it."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: the pump stopped or started."""
+        self.step[:] = _ZEROS
+        self.step_us = 0
+        self.block_us = 0
+        self.newest_us = 0
+        self._block = list(_ZEROS)
+        self._blocks: list[tuple[int, array[float]]] = []
+        self._closed = list(_ZEROS)
+        self.means: list[float] = [NAN] * SUMS
+        """Of the newest step."""
+        self.break_us = 0
+        self.level_before = NAN
+        self.cv_before = NAN
+        self._break_mean = NAN
+        self._break_square = 0.0
+        self._break_steps = 0
+        self._chain = 0
+
+    def remember(self) -> dict[str, Any]:
+        """As JSON values; NaN where not known."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {**kept, "blocks": [[at_us, list(sums)] for at_us, sums in self._blocks]}
+
+    def recall(self, remembered: Mapping[str, Any]) -> None:
+        """Take back what `remember` gave."""
+        for name in _KEPT:
+            setattr(self, name, remembered[name])
+        self._blocks = [(at_us, array("d", sums)) for at_us, sums in remembered["blocks"]]
+
+    def close_step(self, now_us: int) -> bool:
+        """End the step at `now_us`; True if that ended a block too."""
+        step = self.step
+        count = step[S_COUNT]
+        self.means = [total / count for total in step]
+        self._block = [total + more for total, more in zip(self._block, step, strict=True)]
+        step[:] = _ZEROS
+        self.newest_us = now_us
+        self._follow(self.means[S_AMPERES], now_us)
+        self.step_us = now_us
+        if now_us - self.block_us < BLOCK_US - STEP_US // 2:
+            return False
+        self._close_block(now_us)
+        return True
+
+    def _close_block(self, now_us: int) -> None:
+        blocks = self._blocks
+        blocks.append((now_us, array("d", self._block)))
+        if len(blocks) > BLOCKS:
+            del blocks[0]
+        self._closed = [sum(column) for column in zip(*(sums for _, sums in blocks), strict=True)]
+        self._block = list(_ZEROS)
+        self.block_us = now_us
+
+    def _follow(self, amperes: float, now_us: int) -> None:
+        """Look for a break in the motor current."""
+        mean = self._break_mean
+        if mean != mean or not abs(amperes - mean) > BREAK * mean:  # noqa: PLR0124  (NaN: nothing to break with)
+            if mean != mean:  # noqa: PLR0124
+                self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
+                return
+            # Welford's running mean and square; it forgets beyond an hour of steps, so that drift is no break.
+            self._break_steps = min(self._break_steps + 1, BREAK_STEPS)
+            error = amperes - mean
+            self._break_mean = mean + error / self._break_steps
+            kept = 1.0 if self._break_steps < BREAK_STEPS else 1 - 1 / BREAK_STEPS
+            self._break_square = kept * self._break_square + error * (amperes - self._break_mean)
+            self._chain = 0
+            return
+        self._chain += 1
+        if self._chain != BREAK_CHAIN:
+            self._chain = 1
+            self.level_before = mean
+            self.cv_before = self.cv(S_AMPERES, S_AMPERES2)
+            self.break_us = now_us
+        self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
+
+    @property
+    def count(self) -> float:
+        """Readings in the window."""
+        return self._closed[S_COUNT]
+
+    def mean(self, place: int) -> float:
+        """Mean over the window; NaN with too few readings."""
+        count = self._closed[S_COUNT]
+        return self._closed[place] / count if count >= WINDOW_LEAST else NAN
+
+    def cv(self, place: int, square: int) -> float:
+        """Coefficient of variation of the readings in the window, %."""
+        count = self._closed[S_COUNT]
+        if count < WINDOW_LEAST:
+            return NAN
+        mean = self._closed[place] / count
+        if not mean > 0:
+            return NAN
+        return float(100 * max(0.0, self._closed[square] / count - mean * mean) ** 0.5 / mean)
+
+    def spikes(self) -> float:
+        """How many readings of the window were current spikes."""
+        return self._closed[S_SPIKES] if self._closed[S_COUNT] >= WINDOW_LEAST else NAN
+
+    def slope(self, place: int) -> float:
+        """Change an hour over the window, in the quantity's unit; NaN with fewer than three blocks."""
+        if len(self._blocks) < LEAST_PARTS:
+            return NAN
+        (first_us, first), (last_us, last) = self._blocks[0], self._blocks[-1]
+        change = last[place] / last[S_COUNT] - first[place] / first[S_COUNT]
+        return float(change * 3600 * SECOND_US / (last_us - first_us))
+
+    @property
+    def cv_after(self) -> float:
+        """Variation of the current since the last break, %; NaN with fewer than three steps."""
+        if self._break_steps < LEAST_PARTS:
+            return NAN
+        return float(100 * (self._break_square / self._break_steps) ** 0.5 / max(self._break_mean, 1e-9))
+
+    @property
+    def level_after(self) -> float:
+        """Mean current since the last break, A."""
+        return self._break_mean
