@@ -38,6 +38,8 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@.ci/services
 	@$(python) bench/ingest.py $(ARGS)
 	@$(python) bench/stages.py
+	@$(python) bench/decode.py
+	@$(python) bench/diagnosis.py
 	@$(python) bench/receive.py
 	@$(python) bench/outage.py
 	@$(python) bench/backfill.py

@@ -1,26 +1,28 @@
 """Where the daemon's CPU goes: microseconds a reading by stage, each stage alone, in one process.
 
-usage: stages.py [DSN]      with a DSN of a migrated database the COPY is measured too
+usage: stages.py      with a database of its own, so that COPY is measured too
 """
 
 import asyncio
 import gc
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 from load import publish, reading
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from esp_ingestd.config import Settings, shipped
+from esp_ingestd import embedded
+from esp_ingestd.config import DatabaseSettings, Settings, shipped
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.database import Database
+from esp_ingestd.database import Database, migrate
 from esp_ingestd.mqtt import _Paho
 from esp_ingestd.telemetry import Metrics
 
@@ -60,7 +62,7 @@ def receive(sent: Sequence[Message], protocol: MQTTProtocolVersion) -> None:
         client.take_packets()
 
 
-def measure(readings: int, array: int, dsn: str) -> dict[str, float]:
+def measure(readings: int, array: int, settings: DatabaseSettings) -> dict[str, float]:
     """Stage -> CPU microseconds a reading."""
     start_ms = int(time.time() * 1000) - 3_000_000_000 // (3 if array == 1 else 1)
     sent = messages(readings, array, start_ms)
@@ -73,17 +75,15 @@ def measure(readings: int, array: int, dsn: str) -> dict[str, float]:
     decoded = [decoder.decode(topic, payload, now_us) for topic, payload in sent]
     rows: list[Reading] = [each for one in decoded for each in one.readings]
     metrics = Metrics()
-    stages = {
+    return {
         "receive, MQTT 5": cpu_us(lambda: receive(sent, MQTTProtocolVersion.MQTTv5), readings),
         "receive, MQTT 3.1.1": cpu_us(lambda: receive(sent, MQTTProtocolVersion.MQTTv311), readings),
         "decode": cpu_us(lambda: [decoder.decode(topic, payload, now_us) for topic, payload in sent], readings),
         "diagnose": cpu_us(lambda: [diagnostician.observe(row) for row in rows], readings),
         "batch": cpu_us(lambda: fill(batcher, sent, decoded, now_us), readings),
         "count": cpu_us(lambda: metrics.reading_delay.observe([row[-1] for row in rows], now_us), readings),
+        "COPY": asyncio.run(copy(rows, settings)),
     }
-    if dsn:
-        stages["COPY"] = asyncio.run(copy(rows, dsn))
-    return stages
 
 
 def fill(batcher: Batcher, sent: Sequence[Message], decoded: Sequence[object], now_us: int) -> None:
@@ -94,9 +94,9 @@ def fill(batcher: Batcher, sent: Sequence[Message], decoded: Sequence[object], n
             batcher.take(Trigger.ROWS)
 
 
-async def copy(rows: Sequence[Reading], dsn: str) -> float:
+async def copy(rows: Sequence[Reading], settings: DatabaseSettings) -> float:
     """Our side of COPY."""
-    database = Database(Settings(database={"dsn": dsn}).database)  # type: ignore[arg-type]
+    database = Database(settings)
     await database.connect()
     began = time.process_time()
     for at in range(0, len(rows), 5_000):
@@ -108,8 +108,12 @@ async def copy(rows: Sequence[Reading], dsn: str) -> float:
 
 def main() -> None:
     """Print the table."""
-    dsn = sys.argv[1] if len(sys.argv) > 1 else ""
-    singles, arrays = measure(100_000, 1, dsn), measure(100_000, 100, dsn)
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        with embedded.Database(Path(name) / "database") as database:
+            settings = Settings(database={"dsn": database.dsn}).database  # type: ignore[arg-type]
+            asyncio.run(migrate(settings))
+            singles, arrays = measure(100_000, 1, settings), measure(100_000, 100, settings)
     print(f"{'CPU us a reading':<22} {'single':>8} {'array of 100':>14}")
     for stage, cost in singles.items():
         print(f"{stage:<22} {cost:>8.2f} {arrays[stage]:>14.2f}")
