@@ -147,6 +147,7 @@ class Service:
         self.metrics.readings_recovered.inc(recovered.readings)
         self.metrics.readings_spooled.set_function(lambda: self.spool.status.readings)
         self.metrics.spool_bytes.set_function(lambda: self.spool.status.size_bytes)
+        self.metrics.spool_damaged.set_function(lambda: self.spool.damaged_batches)
         self.pipeline.announce_again(event.payload() for event in recovered.unpublished)
         for well_id, snapshot in (await self.memory.load()).items():
             try:

@@ -83,6 +83,8 @@ class Spool:
         self._file = SqliteFile(settings.directory / FILE_NAME, _SCHEMA)
         self._lock_file: IO[str] | None = None
         self.status = Status(0, 0, 0, None)
+        self.damaged_batches = 0
+        """How many could not be read since the start, and were set aside."""
         self.filled = asyncio.Event()
         """Set while there is something to drain."""
 
@@ -111,7 +113,10 @@ class Spool:
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         """The oldest batches as one of at most about `max_rows` rows, and the number to `remove` it by."""
-        return await self._file.run(self._read_oldest, max_rows)
+        found = await self._file.run(self._read_oldest, max_rows)
+        if found is None:
+            await self._look()  # damage may have taken the last: nobody is to ask for ever
+        return found
 
     async def remove(self, upto: int) -> None:
         """Forget the batches up to this number: the database has them."""
@@ -168,6 +173,7 @@ class Spool:
             else:
                 damaged += 1
         connection.commit()
+        self.damaged_batches += damaged
         _log.error("spool was damaged", why=why, batches_kept=kept, batches_damaged=damaged, set_aside=str(aside))
 
     def _insert(self, readings: int, events: int, oldest_us: int, content: bytes) -> None:
@@ -210,8 +216,10 @@ class Spool:
             if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
                 connection.execute("DELETE FROM published")
         if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
-            connection.execute("VACUUM")  # an outage is over: give the disk back
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # An outage is over: give the disk back. What keeps us from it is no reason to send anything again.
+            with suppress(sqlite3.DatabaseError):
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _insert_published(self, event_ids: Iterable[str], at_us: int) -> None:
         with self._file.connection as connection:

@@ -111,6 +111,9 @@ class Metrics:
         self.wells_active = gauge("wells_active", "Wells that sent a reading in the last hour")
         self.store_errors = counter("store_errors", "Failed attempts to write to the database, by kind", "kind")
         self.spool_bytes = gauge("spool_bytes", "Size of the spool on disk")
+        self.spool_damaged = gauge(
+            "spool_batches_damaged", "Batches in the spool that could not be read since the start"
+        )
         self.intake_paused = gauge("intake_paused", "1 while the socket is not read because the pipeline is full")
         self.mqtt_connected = gauge("mqtt_connected", "1 while subscribed at the broker")
         self.mqtt_connections = counter("mqtt_connections", "Connections made to the broker")

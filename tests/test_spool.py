@@ -181,6 +181,33 @@ async def test_a_batch_damaged_on_disk_is_set_aside_and_its_neighbours_kept(
     await again.close()
 
 
+async def test_a_spool_of_which_nothing_can_be_read_is_empty_and_not_asked_for_ever(where: SpoolSettings) -> None:
+    spool = Spool(where)
+    await spool.open()
+    await spool.append(make_batch())
+    with sqlite3.connect(where.directory / FILE_NAME) as connection:
+        connection.execute("UPDATE batches SET content = x'00'")
+    connection.close()
+    assert await spool.oldest(1_000) is None
+    assert not spool.filled.is_set()
+    assert spool.status.readings == 0
+    assert spool.damaged_batches == 1
+    await spool.close()
+
+
+async def test_a_disk_that_is_not_given_back_is_no_reason_to_keep_what_is_stored(spool: Spool) -> None:
+    """VACUUM needs room of its own, or finds the file locked by somebody's shell."""
+    await spool.append(make_batch())
+    deny = sqlite3.SQLITE_DENY
+    await spool._file.run(
+        lambda: spool._file.connection.set_authorizer(
+            lambda action, *_: deny if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+        )
+    )
+    assert len(await drain(spool)) == 1
+    assert not spool.filled.is_set()
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_whatever_the_disk_did_to_the_file_it_starts_and_takes_batches(
