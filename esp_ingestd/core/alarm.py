@@ -6,23 +6,21 @@ what a signal does in each state: the next state, and the transition that is tol
 
     1. An alarm is born PENDING, when a question is first met, and is told of only once that has stood for the
        question's on-delay. What falls back before that leaves no trace.
-    2. ACKNOWLEDGED is ACTIVE that a person has seen. Acknowledging never ends an alarm.
-    3. A latching alarm whose condition is gone is LATCHED: it stands until a person resets it. Resetting one whose
-       condition still stands is refused.
-    4. SHELVED keeps still until its time is over. Then it is told as it is: unshelved if it still stands, cleared
-       if its condition went meanwhile.
-    5. Severity only rises, and says so once: `escalated` makes an acknowledged alarm active again.
-       A shelved alarm that grows worse leaves its shelf.
-    6. When the well stops, process alarms end (`well_off`), since nothing can be said of a pump that stands; latched
-       ones wait for their reset. An alarm that another one explains ends as `superseded` and is PENDING again: it
-       is told once more if it outlives its explanation.
-    7. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
-       has been gone for a day, and counts.
-    8. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
+    2. An alarm that latches, at the highest severity of a latching diagnosis, is LATCHED once its condition is gone,
+       without an event: it goes on standing, and is ACTIVE again when its condition is. It ends only where its
+       diagnosis latches no more.
+    3. Severity only rises, and says so once (`escalated`).
+    4. When the well stops, the alarms end (`well_off`) whose questions are not asked of a pump that stands. An alarm
+       that another one explains ends as `superseded` and is PENDING again: it is told once more if it outlives its
+       explanation.
+    5. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
+       has been gone for a day, through stops of the well too, and counts.
+    6. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
        transition and its time. Processing a reading twice yields the same ids.
 
 Suppressed and out of service are not states of an alarm: a question is not asked in an operating state that is not
-its own, and one that the wells file does not enable is never asked.
+its own, and one that the wells file does not enable is never asked. Nobody can acknowledge, shelve or reset an alarm
+yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +39,7 @@ class State(Enum):
     NORMAL = "normal"
     PENDING = "pending"
     ACTIVE = "active"
-    ACKNOWLEDGED = "acknowledged"
     LATCHED = "latched"
-    SHELVED = "shelved"
 
 
 class Signal(Enum):
@@ -57,41 +53,23 @@ class Signal(Enum):
     RETURNED_LATCHING = "condition gone, and it latches"
     WELL_OFF = "well stopped"
     SUPERSEDED = "explained by another alarm"
-    ACKNOWLEDGE = "acknowledge"
-    SHELVE = "shelve"
-    UNSHELVE = "unshelve, or its time is over"
-    UNSHELVE_RETURNED = "unshelve, or its time is over, its condition gone"
-    RESET = "reset"
 
 
-# (state, signal) -> (next state, transition told or ""). What is not listed does nothing; as a command it is refused.
+# (state, signal) -> (next state, transition told or ""). What is not listed does nothing.
 TABLE: Final[Mapping[tuple[State, Signal], tuple[State, str]]] = {
     (State.NORMAL, Signal.MET): (State.PENDING, ""),
     (State.PENDING, Signal.LOST): (State.NORMAL, ""),
     (State.PENDING, Signal.DUE): (State.ACTIVE, "raised"),
-    (State.PENDING, Signal.WELL_OFF): (State.NORMAL, ""),
     (State.ACTIVE, Signal.WORSE): (State.ACTIVE, "escalated"),
     (State.ACTIVE, Signal.RETURNED): (State.NORMAL, "cleared"),
     (State.ACTIVE, Signal.RETURNED_LATCHING): (State.LATCHED, ""),
     (State.ACTIVE, Signal.WELL_OFF): (State.NORMAL, "cleared"),
     (State.ACTIVE, Signal.SUPERSEDED): (State.PENDING, "cleared"),
-    (State.ACTIVE, Signal.ACKNOWLEDGE): (State.ACKNOWLEDGED, "acknowledged"),
-    (State.ACTIVE, Signal.SHELVE): (State.SHELVED, "shelved"),
-    (State.ACKNOWLEDGED, Signal.WORSE): (State.ACTIVE, "escalated"),
-    (State.ACKNOWLEDGED, Signal.RETURNED): (State.NORMAL, "cleared"),
-    (State.ACKNOWLEDGED, Signal.RETURNED_LATCHING): (State.LATCHED, ""),
-    (State.ACKNOWLEDGED, Signal.WELL_OFF): (State.NORMAL, "cleared"),
-    (State.ACKNOWLEDGED, Signal.SUPERSEDED): (State.PENDING, "cleared"),
-    (State.ACKNOWLEDGED, Signal.SHELVE): (State.SHELVED, "shelved"),
     (State.LATCHED, Signal.MET): (State.ACTIVE, ""),
-    (State.LATCHED, Signal.WORSE): (State.ACTIVE, "escalated"),
-    (State.LATCHED, Signal.SHELVE): (State.SHELVED, "shelved"),
-    (State.LATCHED, Signal.RESET): (State.NORMAL, "cleared"),
-    (State.SHELVED, Signal.WORSE): (State.ACTIVE, "escalated"),
-    (State.SHELVED, Signal.UNSHELVE): (State.ACTIVE, "unshelved"),
-    (State.SHELVED, Signal.UNSHELVE_RETURNED): (State.NORMAL, "cleared"),
+    # These two reach an alarm that latched under an earlier tree.
+    (State.LATCHED, Signal.RETURNED): (State.NORMAL, "cleared"),
+    (State.LATCHED, Signal.WELL_OFF): (State.NORMAL, "cleared"),
 }
-EXPLAINING: Final = (State.ACTIVE, State.ACKNOWLEDGED, State.SHELVED)
 DAY_US: Final = 86_400 * SECOND_US
 RECURRING_COUNT: Final = 3
 NEVER: Final = -1
@@ -137,9 +115,6 @@ class AlarmEvent:
     tree_version: str
     telemetry_snapshot: Mapping[str, Any]
     """The reading at which it happened, as JSON values: for the table, not on the topic."""
-    by: str = ""
-    """Who gave the command that caused it; empty otherwise."""
-    comment: str = ""
 
     @property
     def priority(self) -> int:
@@ -172,8 +147,6 @@ class AlarmEvent:
             "recurring": self.recurring,
             "count": self.count,
             "tree_version": self.tree_version,
-            "by": self.by,
-            "comment": self.comment,
         }
 
     def state_payload(self) -> dict[str, object]:
@@ -239,7 +212,6 @@ class Alarm:
         "returned_us",
         "role",
         "severity",
-        "shelved_until_us",
         "state",
         "watches",
     )
@@ -257,7 +229,6 @@ class Alarm:
         self.count = 0
         self.recurring = False
         self.returned_us = NEVER
-        self.shelved_until_us = NEVER
 
     @property
     def stands(self) -> bool:
@@ -313,7 +284,7 @@ class Alarm:
         return {**values, "state": self.state.value, "question": question, "watches": watches}
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
-        """Take back what `remember` gave; a tree with other questions asks them anew."""
+        """Take back what `remember` gave; where the tree asks more questions or fewer, only the alarm's own stands."""
         for name in _REMEMBERED:
             setattr(self, name, remembered[name])
         self.state = State(remembered["state"])
@@ -321,6 +292,8 @@ class Alarm:
         self.question = questions[min(remembered["question"], len(questions) - 1)]
         if len(remembered["watches"]) == len(questions):
             self.watches = [Watch(*values) for values in remembered["watches"]]
+        else:
+            self.watches[questions.index(self.question)].standing = self.state is State.ACTIVE
 
 
 _REMEMBERED: Final = (
@@ -332,6 +305,5 @@ _REMEMBERED: Final = (
     "count",
     "recurring",
     "returned_us",
-    "shelved_until_us",
 )
 """Of an alarm, what is kept as it is."""

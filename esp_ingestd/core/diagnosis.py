@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from esp_ingestd.core.alarm import (
     DAY_US,
-    EXPLAINING,
     NEVER,
     RECURRING_COUNT,
     Alarm,
     AlarmEvent,
     Signal,
+    State,
     alarm_id_of,
     event_id_of,
 )
@@ -136,7 +136,7 @@ class Diagnostician:
             well = patient.well
             allowed_us = well.silence_us()
             silent_us = now_us - max(well.received_us, self._since_us) - allowed_us
-            # Where nothing comes from any well the link to us is at fault, which one alarm of the daemon's own says.
+            # Where nothing comes from any well the link to us is at fault: no well is blamed.
             fleet = len(self._patients) > 1 and now_us - newest_us > allowed_us // 2
             if silent_us > 0 and place not in patient.alarms and not fleet:
                 events += self._silent(patient, place, silent_us)
@@ -266,8 +266,8 @@ class Diagnostician:
             self._count(alarm, -1)
             alarm.severity, alarm.question = question.severity, question
             self._count(alarm, +1)
-            if alarm.signal(Signal.WORSE):
-                yield self._event(visit, alarm, "escalated")
+            alarm.signal(Signal.WORSE)
+            yield self._event(visit, alarm, "escalated")
 
     def _raise(self, visit: Visit, alarm: Alarm, question: Question) -> None:
         patient, now_us = visit.patient, visit.now_us
@@ -295,14 +295,14 @@ class Diagnostician:
         if alarm.recurring and visit.now_us - alarm.returned_us < DAY_US:
             return
         off = visit.patient.well.stopped
-        if alarm.signal(Signal.WELL_OFF if off else Signal.RETURNED):
-            self._count(alarm, -1)
-            yield self._event(visit, alarm, "cleared", "well_off" if off else "returned")
+        alarm.signal(Signal.WELL_OFF if off else Signal.RETURNED)
+        self._count(alarm, -1)
+        yield self._event(visit, alarm, "cleared", "well_off" if off else "returned")
 
     def _explained(self, patient: Patient, alarm: Alarm, severity: int) -> bool:
         """True if an alarm that stands, precedes this one and is no milder, says it already."""
         return any(
-            other.state in EXPLAINING and other.severity >= severity and self._precedes(other, alarm)
+            other.state is State.ACTIVE and other.severity >= severity and self._precedes(other, alarm)
             for other in patient.alarms.values()
         )
 

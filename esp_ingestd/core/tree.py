@@ -94,7 +94,6 @@ class Diagnosis:
     actions: tuple[str, ...]
     resolution_time: str
     questions: tuple[Question, ...]
-    """None for those that the program itself finds (silence, clocks, stops)."""
 
     @property
     def severity(self) -> int:
@@ -244,6 +243,14 @@ class _Reader:
             self._fault(place, f"{key} = {value!r}; allowed are {', '.join(allowed)}")
         return value
 
+    def _message(self, entry: Mapping[str, Any], place: str) -> str:
+        message = self._text(entry, "message", place)
+        try:
+            message.format_map(dict.fromkeys(FEATURE_INDEX, 0.0))
+        except (LookupError, ValueError, AttributeError) as error:
+            self._fault(place, f"message = {message!r}: only features go into braces, as {{load:.1f}}: {error!r}")
+        return message
+
     def _texts(self, table: Mapping[str, Any], key: str, place: str, *, needed: bool) -> tuple[str, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
@@ -318,7 +325,7 @@ class _Reader:
             category=self._text(entry, "category", place, CATEGORIES),
             group=group,
             latched=self._flag(entry, "latched", place),
-            message=self._text(entry, "message", place),
+            message=self._message(entry, place),
             actions=self._texts(entry, "actions", place, needed=True),
             resolution_time=self._text(entry, "resolution_time", place),
             questions=tuple(question for question in questions if question),

@@ -259,16 +259,6 @@ class Well:
         if settings.expected_interval_s:
             self.interval_us = int(settings.expected_interval_s * SECOND_US)
 
-    def forget(self) -> None:
-        """Forget every baseline: after a workover the well is another one."""
-        self.baselines.clear()
-        self._waiting.clear()
-        self._shifted.clear()
-        self._frames = 0
-        self._quality = Quality()
-        self._window.restart()
-        self._forget_scales()
-
     @property
     def stopped(self) -> bool:
         """The pump stands, and more than one reading has said so."""

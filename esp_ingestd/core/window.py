@@ -154,11 +154,6 @@ class Window:
             self.break_us = now_us
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
-    @property
-    def count(self) -> float:
-        """Readings in the window."""
-        return self._closed[S_COUNT]
-
     def mean(self, place: int) -> float:
         """Mean over the window; NaN with too few readings."""
         count = self._closed[S_COUNT]

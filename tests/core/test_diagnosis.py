@@ -1,5 +1,6 @@
 """Protection by absolute limits: delays, deadbands, operating state, and what must stay silent."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def reading(at_s: float, well_id: str = "W", **channels: float | None) -> Readin
 class Run:
     """One well, read every `step_s`; `then` goes on for a while with some channels changed."""
 
-    def __init__(self, settings: WellSettings = SETTINGS, step_s: float = 10) -> None:
-        self.diagnostician = Diagnostician(TREE, lambda _: settings)
+    def __init__(self, settings: WellSettings = SETTINGS, step_s: float = 10, tree: Tree = TREE) -> None:
+        self.diagnostician = Diagnostician(tree, lambda _: settings)
         self.step_s = step_s
         self.at_s = 0.0
         self.events: list[AlarmEvent] = []
@@ -149,6 +150,28 @@ def test_silence_of_one_well_is_told_and_cleared(run: Run) -> None:
     assert told(run.then(10)) == ["cleared COMM_LOSS medium returned"]
 
 
+def test_silence_is_looked_for_every_five_seconds_and_told_as_of_its_own_time(run: Run) -> None:
+    diagnostician, quiet_us = run.diagnostician, START_US + int((run.at_s - run.step_s) * SECOND_US)
+    diagnostician.pass_time(quiet_us)
+    for second in range(0, 300, 10):
+        diagnostician.observe(reading(run.at_s + second, "OTHER"))
+    assert not diagnostician.pass_time(quiet_us + 299 * SECOND_US)
+    assert not diagnostician.pass_time(quiet_us + 301 * SECOND_US)
+    (event,) = diagnostician.pass_time(quiet_us + 305 * SECOND_US)
+    assert event.timestamp_us == quiet_us + 300 * SECOND_US
+
+
+def test_a_well_is_asked_only_what_is_enabled_for_it() -> None:
+    run = Run(dataclasses.replace(SETTINGS, enabled_rules=("OVERLOAD",)))
+    run.then(3600)
+    assert {line.split(":")[0].strip() for line in list(run.diagnostician.explain("W"))[1:]} == {"OVERLOAD"}
+    run.diagnostician.pass_time(START_US + int(run.at_s * SECOND_US))
+    later = START_US + int((run.at_s + 3600) * SECOND_US)
+    run.diagnostician.observe(reading(run.at_s + 3590, "OTHER"))
+    assert not run.diagnostician.pass_time(later)
+    assert told(run.then(80, motor_temp=148, motor_current=120)) == ["raised OVERLOAD high"]
+
+
 def test_when_all_fall_silent_no_well_is_blamed(run: Run) -> None:
     run.diagnostician.observe(reading(run.at_s, "OTHER"))
     at_us = START_US + int(run.at_s * SECOND_US)
@@ -207,6 +230,46 @@ def test_an_on_delay_begins_anew_after_a_gap(run: Run) -> None:
     run.then(30, motor_current=120)
     run.at_s += 7200
     assert not run.then(60, motor_current=120)
+
+
+def test_a_gap_ends_no_alarm(run: Run) -> None:
+    run.then(90, motor_current=120)
+    run.at_s += 7200
+    assert not run.then(60, motor_current=120)
+    assert run.diagnostician.standing()["high"] == 1
+
+
+@pytest.mark.parametrize(("expected_interval_s", "found"), [(None, []), (60.0, []), (600.0, ["raised OVERLOAD high"])])
+def test_what_is_a_gap_follows_from_the_interval_that_is_expected(
+    expected_interval_s: float | None, found: list[str]
+) -> None:
+    run = Run(dataclasses.replace(SETTINGS, expected_interval_s=expected_interval_s))
+    run.then(3600)
+    run.then(10, motor_current=120)
+    run.at_s += 1200
+    assert told(run.then(10, motor_current=120)) == found
+
+
+def test_what_the_pump_does_stays_as_it_was_where_neither_drive_nor_current_is_known(run: Run) -> None:
+    assert not run.then(1800, vsd_frequency=None, motor_current=None)
+    hot = run.then(80, vsd_frequency=None, motor_current=None, motor_temp=148)
+    (event,) = (each for each in hot if each.diagnosis != "SENSOR_FAULT")
+    assert told([event]) == ["raised MOTOR_OVERTEMP critical"]
+    assert event.path[0] == "What does the pump do? running"
+
+
+def test_nothing_is_asked_of_a_pump_that_nobody_knows_to_turn() -> None:
+    run = Run()
+    assert not run.then(3600, vsd_frequency=None, motor_current=None, motor_temp=148)
+    assert told(run.then(80, motor_temp=148)) == ["raised MOTOR_OVERTEMP critical"]
+
+
+def test_the_later_of_two_in_a_group_is_secondary(run: Run) -> None:
+    found = run.then(90, motor_current=120) + run.then(90, motor_current=120, current_unbalance=6)
+    assert [(event.diagnosis, event.role) for event in found] == [
+        ("OVERLOAD", "primary"),
+        ("ELECTRICAL_FAULT", "secondary"),
+    ]
 
 
 def test_what_comes_three_times_in_a_day_is_one_standing_alarm(run: Run) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, TREE, reading
+from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, TREE, Run, reading, told
+from core.test_tree import TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.tree import SEVERITIES
+from esp_ingestd.core.tree import SEVERITIES, Tree
 
 if TYPE_CHECKING:
     from esp_ingestd.core.reading import Reading
@@ -55,8 +57,49 @@ def test_i10_interrupted_anywhere_equals_not_interrupted(course: list[tuple[int,
     ]
 
 
+def changed(name: str, **keys: object) -> Tree:
+    """The shipped tree with one diagnosis otherwise."""
+    source = tomllib.loads(TEXT)
+    (diagnosis,) = (each for each in source["diagnosis"] if each["name"] == name)
+    diagnosis |= keys
+    return Tree.parse(source)
+
+
+def after_restart(run: Run, tree: Tree) -> Run:
+    """What goes on, under another tree."""
+    after = Run(tree=tree)
+    after.at_s = run.at_s
+    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
+    return after
+
+
+@pytest.mark.parametrize(("channels", "reason"), [(HEALTHY, "returned"), (STANDING, "well_off")])
+def test_an_alarm_that_latched_ends_where_its_diagnosis_latches_no_more(
+    channels: dict[str, float], reason: str
+) -> None:
+    run = Run()
+    run.then(3600)
+    run.then(80, motor_temp=146)
+    assert "MOTOR_OVERTEMP" not in {event.diagnosis for event in run.then(7200, **channels)}
+    (cleared,) = after_restart(run, changed("MOTOR_OVERTEMP", latched=False)).then(60, **channels)
+    assert told([cleared]) == [f"cleared MOTOR_OVERTEMP critical {reason}"]
+    assert cleared.alarm_id == run.events[0].alarm_id
+
+
+def test_an_alarm_outlives_a_change_in_the_number_of_its_questions() -> None:
+    run = Run()
+    run.then(3600)
+    run.then(90, motor_current=120)
+    (overload,) = (each for each in tomllib.loads(TEXT)["diagnosis"] if each["name"] == "OVERLOAD")
+    after = after_restart(run, changed("OVERLOAD", question=overload["question"][1:]))
+    assert dict(after.diagnostician.standing()) == dict(run.diagnostician.standing())
+    assert not after.then(600, motor_current=120)
+    assert not after.then(300)
+    assert told(after.then(20)) == ["cleared OVERLOAD high returned"]
+
+
 @pytest.mark.parametrize(
-    "snapshot", [b"", b"x", b"{}", b'{"form":99}', b'{"form":1,"well":[],"alarms":{},"raised":{}}']
+    "snapshot", [b"", b"x", b"{}", b'{"form":99}', b'{"form":2,"well":[],"alarms":{},"raised":{}}']
 )
 def test_what_is_no_snapshot_is_refused_and_the_well_is_new(snapshot: bytes) -> None:
     diagnostician = Diagnostician(TREE, lambda _: SETTINGS)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from esp_ingestd.core.condition import Condition, ConditionError, predicate
-from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, NAN
-from esp_ingestd.core.tree import Tree, TreeError
-from esp_ingestd.core.well import WellSettings
+from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, NAN, STATES, TURNING
+from esp_ingestd.core.tree import SEVERITIES, Question, Tree, TreeError
+from esp_ingestd.core.well import DIAGNOSES, WellSettings
 
 TEXT = (Path(__file__).parents[2] / "config" / "decision_tree.toml").read_text()
 
@@ -186,6 +186,44 @@ def test_a_well_does_without_what_it_was_not_given() -> None:
     only = WellSettings(enabled_rules=("STALL",), nameplate_current_a=50)
     assert "STALL" not in tree.off_for(only)
     assert tree.off_for(only)["OVERLOAD"] == "not in enabled_rules"
+
+
+@pytest.mark.parametrize("message", ["{lod}", "{load", "{}", "{load:d}", "{load.unit}"])
+def test_a_message_that_could_not_be_filled_in_is_refused(message: str) -> None:
+    source = shipped()
+    source["diagnosis"][1]["message"] = message
+    assert f'diagnosis "MOTOR_OVERTEMP": message = {message!r}' in faults(source)
+
+
+def lasting(time_us: int) -> str:
+    for unit, length_us in (("h", 3_600_000_000), ("min", 60_000_000)):
+        if time_us >= length_us:
+            return f"{time_us / length_us:g} {unit}"
+    return f"{time_us / 1_000_000:g} s"
+
+
+def row(name: str, asked: Question) -> str:
+    states = ", ".join(state for state, bit in STATES.items() if asked.states & bit)
+    cells = (
+        name,
+        " and ".join(f"`{condition}`" for condition in asked.when),
+        "turning" if asked.states == TURNING else states,
+        SEVERITIES[asked.severity],
+        f"{lasting(asked.on_delay_us)}, {asked.min_samples}",
+        lasting(asked.off_delay_us),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_says_what_is_asked_and_what_is_not() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text()
+    tree = Tree.parse(TEXT)
+    assert [row(diagnosis.name, asked) for diagnosis in tree.diagnoses for asked in diagnosis.questions] == [
+        line for line in page.splitlines() if line.count("|") == 7 and "`" in line
+    ]
+    latching = ", ".join(diagnosis.name for diagnosis in tree.diagnoses if diagnosis.latched)
+    assert f"latch: {latching}." in " ".join(page.split())
+    assert {diagnosis.name for diagnosis in tree.diagnoses} == set(DIAGNOSES)  # the page says: all of them
 
 
 def test_features_of_the_instant_come_first() -> None:

@@ -1,0 +1,108 @@
+"""Which of several alarms is told, how sure it is, and what it says; on a small tree of the test's own."""
+
+from typing import Any
+
+import pytest
+from core.test_diagnosis import Run, reading, told
+
+from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.tree import Tree
+
+HOT = {"motor_temp": 130.0}
+SLOW = {"flow_rate": 400.0}
+
+
+def diagnosis(name: str, group: str, when: str, severity: str, **keys: object) -> dict[str, Any]:
+    question = {"ask": f"{name}?", "when": [when], "severity": severity, "off_delay_s": 30}
+    texts = {
+        "category": "LOW_FLOW",
+        "message": f"{name} at {{motor_temp:.0f}} degC, {{motor_current:.1f}} A",
+        "actions": ["Look."],
+        "resolution_time": "1 h",
+    }
+    return {"name": name, "group": group, **texts, "question": [question | keys]}
+
+
+def run_on(deadhead: str = "high", pump_off: str = "high", **keys: object) -> Run:
+    """A hot motor is DEADHEAD, a low flow PUMP_OFF and LOW_FLOW, a low current UNCLASSIFIED."""
+    groups: list[dict[str, Any]] = [{"name": name, "ask": f"{name}?"} for name in ("protection", "data")]
+    production = {"name": "production", "ask": "production?", "exclusive": True}
+    degradation = {"name": "degradation", "ask": "degradation?", "yields_to": ["production"]}
+    diagnoses = [
+        diagnosis("DEADHEAD", "production", "motor_temp > 120", deadhead, **keys),
+        diagnosis("PUMP_OFF", "production", "flow_rate < 500", pump_off),
+        diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low"),
+        diagnosis("UNCLASSIFIED", "data", "motor_current < 60", "low"),
+    ]
+    run = Run(tree=Tree.parse({"group": [*groups, production, degradation], "diagnosis": diagnoses}))
+    assert not run.then(3600)
+    return run
+
+
+@pytest.mark.parametrize("severity", ["high", "medium"])
+def test_what_an_earlier_one_of_its_group_explains_is_told_when_it_outlives_it(severity: str) -> None:
+    run = run_on(pump_off=severity)
+    assert told(run.then(60, **HOT)) == ["raised DEADHEAD high"]
+    assert not run.then(600, **HOT, **SLOW)
+    assert told(run.then(60, **SLOW)) == ["cleared DEADHEAD high returned", f"raised PUMP_OFF {severity}"]
+
+
+def test_a_mild_one_never_hides_a_severe_one() -> None:
+    run = run_on(deadhead="medium")
+    run.then(60, **HOT)
+    assert told(run.then(60, **HOT, **SLOW)) == ["raised PUMP_OFF high"]
+    assert run.events[-1].role == "secondary"
+    assert (run.diagnostician.standing()["medium"], run.diagnostician.standing()["high"]) == (1, 1)
+
+
+def test_a_mild_one_that_precedes_ends_no_severe_one() -> None:
+    run = run_on(deadhead="medium")
+    run.then(60, **SLOW)
+    assert told(run.then(60, **HOT, **SLOW)) == ["raised DEADHEAD medium"]
+
+
+def test_one_that_precedes_supersedes_and_what_outlives_it_is_a_new_alarm() -> None:
+    run = run_on()
+    assert told(run.then(60, **SLOW)) == ["raised PUMP_OFF high"]
+    assert told(run.then(60, **HOT, **SLOW)) == ["raised DEADHEAD high", "cleared PUMP_OFF high superseded"]
+    assert dict(run.diagnostician.standing()) == {"info": 0, "low": 0, "medium": 0, "high": 1, "critical": 0}
+    assert told(run.then(60, **SLOW)) == ["cleared DEADHEAD high returned", "raised PUMP_OFF high"]
+    first, *_, second = run.events
+    assert first.alarm_id != second.alarm_id
+    assert second.count == 2
+
+
+def test_a_group_yields_to_another_and_to_no_third() -> None:
+    run = run_on()
+    assert told(run.then(60, flow_rate=900)) == ["raised LOW_FLOW low"]
+    assert told(run.then(60, **SLOW)) == ["raised PUMP_OFF high", "cleared LOW_FLOW low superseded"]
+    assert told(run.then(60, motor_current=50, **SLOW)) == ["raised UNCLASSIFIED low"]
+    run.then(600)
+    assert told(run.then(60, motor_current=50)) == ["raised UNCLASSIFIED low"]
+    assert told(run.then(60, motor_current=50, flow_rate=900)) == ["raised LOW_FLOW low"]
+
+
+def test_a_tree_that_does_not_ask_for_silence_tells_of_none() -> None:
+    run = run_on()
+    at_us = reading(run.at_s).timestamp_us
+    run.diagnostician.pass_time(at_us)
+    run.diagnostician.observe(reading(run.at_s + 7190, "OTHER"))
+    assert not run.diagnostician.pass_time(at_us + 7200 * SECOND_US)
+
+
+@pytest.mark.parametrize(
+    ("channels", "confidence", "message"),
+    [
+        ({"motor_current": 80.0, "insulation_resistance": 500.0}, 0.9, "DEADHEAD at 130 degC, 80.0 A"),
+        ({"motor_current": 70.0, "insulation_resistance": 500.0}, 0.765, "DEADHEAD at 130 degC, 70.0 A"),
+        ({"motor_current": None, "insulation_resistance": 500.0}, 0.837, "DEADHEAD at 130 degC, ? A"),
+        ({"motor_current": 70.0, "insulation_resistance": None}, 0.711, "DEADHEAD at 130 degC, 70.0 A"),
+    ],
+)
+def test_confirmers_that_fail_or_are_not_known_make_it_less_sure(
+    channels: dict[str, float | None], confidence: float, message: str
+) -> None:
+    run = run_on(confirm=["motor_current > 75", "insulation_resistance > 100"])
+    (event,) = run.then(60, **HOT, **channels)
+    assert (event.confidence, event.message) == (confidence, message)
+    assert event.evidence == {"motor_temp": 130.0} | {name: x for name, x in channels.items() if x is not None}
