@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -344,13 +345,27 @@ async def test_a_password_that_the_broker_takes_no_more_is_told_and_works_again_
         await site.settled()
 
 
+async def test_two_daemons_of_one_client_id_end_their_duel_and_lose_nothing(site: Site, tmp_path: Path) -> None:
+    """The broker says it or not: one of them sees that it is thrown off again and again, and pauses for long."""
+    other = Daemon(tmp_path / "other", site.rtu.broker, site.dsn, client_id="d", prefix="d")
+    other.folder.mkdir()
+    site.daemon.start()
+    await until(site.daemon.is_ready)
+    with other:
+        both = (site.daemon, other)
+        await until(lambda: any("taken over" in each.log.read_text().lower() for each in both), within_s=90)
+        site.rtu.send(100)
+        await until(lambda: sum(each.metrics().get("readings_stored_total", 0) for each in both) == 100, within_s=90)
+        assert await other.stop() == 0
+    assert await site.counted() == list(range(100))
+
+
 # --------------------------------------------------------------------------------------------- the machine's limits
 
 
 async def test_a_disk_that_is_full_stops_intake_and_loses_nothing(site: Site) -> None:
     """Promise 3, and the end of promise 1: no room for spool, alarms' memory or log, and no database."""
     site.daemon.settings["batch"] = {"max_in_flight_rows": 1_000, "max_rows": 200}
-    site.daemon.settings["service"] = {"shutdown_timeout_s": 4.0}
     site.daemon.start()
     await until(site.daemon.is_ready)
     with full_disk(site.daemon):
@@ -367,6 +382,29 @@ async def test_a_disk_that_is_full_stops_intake_and_loses_nothing(site: Site) ->
     assert await site.daemon.stop() == 0
 
 
+async def test_it_stops_with_everything_against_it_and_the_broker_keeps_the_rest(site: Site) -> None:
+    """Database and broker frozen, the disk full: promise 5 where nothing can be drained."""
+    site.daemon.settings["service"] = {"shutdown_timeout_s": 4.0}
+    site.daemon.settings["database"] |= {"write_timeout_s": 1.0, "connect_timeout_s": 1.0}
+    site.daemon.start()
+    await until(site.daemon.is_ready)
+    broker = site.rtu.broker
+    assert isinstance(broker, Broker)
+    with full_disk(site.daemon):
+        site.server.pause()
+        site.rtu.send(500)
+        await until(lambda: site.daemon.metrics()["readings_in_flight"] == 500)
+        await until(lambda: site.daemon.metrics().get("store_errors_total{spool}"))
+        broker.pause()
+        assert await site.daemon.stop() == 0
+    broker.resume()
+    site.server.resume()
+    site.daemon.start()
+    await until(site.daemon.is_ready)
+    await until(lambda: site.daemon.at_rest(500))
+    assert await site.counted() == list(range(500))
+
+
 @contextlib.contextmanager
 def full_disk(daemon: Daemon) -> Iterator[None]:
     """No file of the daemon's can grow: write(2) fails with EFBIG as it does with ENOSPC on a full disk."""
@@ -374,7 +412,8 @@ def full_disk(daemon: Daemon) -> Iterator[None]:
     try:
         yield
     finally:
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, before)
+        if daemon.process.poll() is None:
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, before)
 
 
 async def test_a_spool_that_reaches_its_limit_stops_intake_until_there_is_room(site: Site) -> None:
@@ -415,7 +454,7 @@ async def test_without_file_descriptors_it_lives_and_connects_once_there_are_som
 def spooled_on_disk(daemon: Daemon) -> int:
     """What `esp-ingestd spool status` says, once it says anything."""
     while True:
-        command = ["esp-ingestd", "spool", "status", "--config", str(daemon.config)]
+        command = [sys.executable, "-m", "esp_ingestd", "spool", "status", "--config", str(daemon.config)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         if "holds readings" in said:
             return int(said.partition("readings: ")[2].split()[0])
