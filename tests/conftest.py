@@ -100,7 +100,7 @@ async def migrated(
         await execute(admin, f"CREATE DATABASE {name} TEMPLATE {await services.template(edition)}")
         dsn = urlsplit(admin)._replace(path=f"/{name}").geturl()
         await migrate(DatabaseSettings(dsn=SecretStr(dsn)))
-        await execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await services.seal(edition, name)
         migrated_templates[edition] = name
     async with services.fresh_database(edition, template=migrated_templates[edition]) as fresh:
         yield fresh

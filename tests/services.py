@@ -281,8 +281,15 @@ class Services:
             self.templates[edition] = name
             if edition != "postgresql":
                 await execute(_with_name(admin, name), "CREATE EXTENSION timescaledb")
-            await execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await self.seal(edition, name)
         return self.templates[edition]
+
+    async def seal(self, edition: Edition, name: str) -> None:
+        """Let nobody into a database any more, as one that is to be copied must be."""
+        admin = self.database_server(edition).dsn
+        if edition != "postgresql":  # a server that we do not run may have background workers
+            await execute(_with_name(admin, name), "SELECT _timescaledb_functions.stop_background_workers()")
+        await execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
 
 
 def database_offers() -> Iterator[DatabaseOffer]:
