@@ -1,16 +1,9 @@
 """A cause entered into the physics model gets its own name, and a healthy well none."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from confusion import CAUSES, TREE, first_told
 
 from esp_ingestd.core.tree import Tree
-
-BENCH = Path(__file__).parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
-
-from confusion import CAUSES, TREE, first_told  # noqa: E402  (a script's folder is no package)
 
 # In the confusion table only: weeks of simulated time, or not named at every sampling yet.
 ELSEWHERE = {"wear", "scale", "bearing", "trip", "reverse rotation"}
