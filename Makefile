@@ -36,7 +36,8 @@ soak: .venv/dev ## a steady load for an hour; memory and descriptors must stay f
 .PHONY: bench
 bench: .venv/dev ## the figures of every hot path, on this machine
 	@.ci/services
-	@$(python) bench/ingest.py $(ARGS)
+	@$(python) bench/ingest.py --tree protection $(ARGS)
+	@$(python) bench/ingest.py --tree whole $(ARGS)
 	@$(python) bench/stages.py
 	@$(python) bench/decode.py
 	@$(python) bench/diagnosis.py

@@ -1,6 +1,6 @@
 """The table of the ingest path: readings/s end to end, daemon CPU a reading, delay, memory; COPY alone beside it.
 
-usage: ingest.py [--seconds S] [--protocol 5|3.1.1] [--profile FILE]
+usage: ingest.py [--seconds S] [--protocol 5|3.1.1] [--tree protection|whole] [--profile FILE]
 Broker, database, load generator and daemon share the machine; the daemon is the real program in its own process.
 Compare within one run, as ratios: other runs had another machine or another neighbour.
 """
@@ -58,14 +58,17 @@ class Daemon:
 
 
 @contextmanager
-def daemon(folder: Path, broker: embedded.Broker, dsn: str, protocol: str, profile: str) -> Iterator[Daemon]:
-    """The daemon, ready."""
+def daemon(
+    folder: Path, broker: embedded.Broker, dsn: str, protocol: str, profile: str, tree: str = ""
+) -> Iterator[Daemon]:
+    """The daemon, ready; `tree` is the file of its decision tree, that which ships when empty."""
     port = embedded.free_port()
     config = folder / "esp-ingestd.toml"
     (folder / "wells.toml").write_text("[defaults]\nnameplate_current_a = 64.0\ntrip_temperature_c = 150.0\n")
     config.write_text(
         f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\nprotocol = "{protocol}"\n'
         f'[database]\ndsn = "{dsn}"\n[http]\nport = {port}\n[diagnosis]\nwells_file = "wells.toml"\n'
+        f'tree_file = "{tree}"\n'
         f'[spool]\ndirectory = "{folder}/spool"\n[log]\nlevel = "warning"\n'
     )
     program = [sys.executable, "-m", "esp_ingestd"]
@@ -75,7 +78,7 @@ def daemon(folder: Path, broker: embedded.Broker, dsn: str, protocol: str, profi
     process = subprocess.Popen([*program, "run", "--config", str(config)])
     subject = Daemon(process, f"http://127.0.0.1:{port}")
     try:
-        wait_until(lambda: is_ready(subject.url))
+        wait_until(lambda: is_ready(subject.url) or process.poll() is not None)
         yield subject
     finally:
         process.terminate()
@@ -163,14 +166,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each row's load, s (default 10)")
     parser.add_argument("--protocol", default="5", choices=["5", "3.1.1"], help="MQTT (default 5)")
+    parser.add_argument(
+        "--tree", default="whole", choices=["protection", "whole"], help="what is diagnosed (default the whole tree)"
+    )
     parser.add_argument("--profile", default="", help="write the daemon's cProfile there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         with embedded.Broker(folder / "broker") as broker, embedded.Database(folder / "database") as database:
-            print(f"{os.cpu_count()} cores shared by all; MQTT {options.protocol}; {database.edition_hint}")
-            with daemon(folder, broker, database.dsn, options.protocol, options.profile) as subject:
+            cores = f"{os.cpu_count()} cores shared by all"
+            print(f"{cores}; MQTT {options.protocol}; {database.edition_hint}; diagnosis: {options.tree}")
+            tree = str(HERE / "protection.toml") if options.tree == "protection" else ""
+            with daemon(folder, broker, database.dsn, options.protocol, options.profile, tree) as subject:
                 header = f"{'array':>5} {'rate/s':>7} {'wells':>6} {'readings':>9} {'readings/s':>11} {'CPU us':>9}"
                 print(f"{header} {'p50 ms':>8} {'p99 ms':>8} {'peak MB':>8}")
                 rows = [(0, 1, 1000), (0, 100, 1000), (5000, 1, 1000), (0, 1, 10_000)]

@@ -216,7 +216,9 @@ class Diagnostician:
 
     def _admit(self, well_id: str) -> Patient:
         settings = self._wells(well_id)
-        patient = self._patients[well_id] = Patient(Well(well_id, settings), self._tree.enabled_bits(settings))
+        enabled = self._tree.enabled_bits(settings)
+        patient = self._patients[well_id] = Patient(Well(well_id, settings), enabled)
+        patient.well.learns = bool(enabled & ~self._tree.instant_bits)
         return patient
 
     def _advance(self, visit: Visit) -> Iterator[AlarmEvent]:

@@ -208,6 +208,7 @@ class Well:
         "gap",
         "interval_us",
         "last_us",
+        "learns",
         "received_us",
         "settings",
         "started_us",
@@ -246,6 +247,8 @@ class Well:
         self._shifted: dict[int, list[int]] = {}
         self._quality = Quality()
         self._window = Window()
+        self.learns = True
+        """Whether windows and baselines are kept; not where all that is asked can be judged at an instant."""
         self.configure(settings)
         self._forget_scales()
 
@@ -342,6 +345,9 @@ class Well:
         )
         if self._off_readings:
             return self._rest(values, now_us)
+        if not self.learns:
+            self._quality.held = tuple(values) if instant is values else _latest(held, values)
+            return TAKEN
         self._quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
@@ -663,6 +669,11 @@ _STOP: Final = FEATURE_INDEX["unplanned_stop"]
 _FROZEN: Final = FEATURE_INDEX["frozen_channels"]
 _SHIFTS: Final = FEATURE_INDEX["unit_shifts"]
 _NOTHING: Final = (NAN,) * (_STOP - _RATIO)
+
+
+def _latest(held: Sequence[float], values: Sequence[float | None]) -> tuple[float, ...]:
+    """Each channel as it was last known."""
+    return tuple([old if value is None else value for old, value in zip(held, values, strict=True)])
 
 
 def _without(values: tuple[float | None, ...], bad_channels: tuple[str, ...]) -> tuple[float | None, ...]:

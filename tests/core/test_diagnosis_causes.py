@@ -5,8 +5,8 @@ from confusion import CAUSES, TREE, first_told
 
 from esp_ingestd.core.tree import Tree
 
-# In the confusion table only: weeks of simulated time, or not named at every sampling yet.
-ELSEWHERE = {"wear", "scale", "bearing", "trip", "reverse rotation"}
+# In the confusion table only: weeks of simulated time, not named at every sampling, or not asked yet.
+ELSEWHERE = {"wear", "scale", "bearing", "trip", "reverse rotation", "broken shaft"}
 NAMED = sorted(name for name, (_, _, right) in CAUSES.items() if right and name not in ELSEWHERE)
 SILENT = sorted(name for name, (_, _, right) in CAUSES.items() if not right)
 
@@ -27,6 +27,10 @@ def test_a_cause_gets_its_name_first(tree: Tree, cause: str) -> None:
 def test_a_healthy_well_stays_silent(tree: Tree, cause: str) -> None:
     for interval_s in (300, 1200):
         assert first_told(tree, cause, 3, interval_s)[0] == []
+
+
+def test_a_broken_shaft_is_no_flow_while_its_own_question_is_not_asked(tree: Tree) -> None:
+    assert first_told(tree, "broken shaft", 2, 300)[0] == ["NO_FLOW"]
 
 
 def test_a_trip_is_told_where_readings_show_that_there_was_no_ramp(tree: Tree) -> None:
