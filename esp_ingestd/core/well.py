@@ -582,9 +582,10 @@ class Well:
         """The baseline of a frequency; made from its neighbour's if there is none."""
         found = self.baselines.get(hertz)
         if found is None:
-            found = self.baselines[hertz] = self._guess(hertz)
-            if len(self.baselines) > BASELINES_MOST:
+            found = self._guess(hertz)
+            if len(self.baselines) == BASELINES_MOST:  # the least known goes, not the one that begins
                 del self.baselines[min(self.baselines, key=lambda known: self.baselines[known].frames)]
+            self.baselines[hertz] = found
         return found
 
     def _guess(self, hertz: int) -> Baseline:

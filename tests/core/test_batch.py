@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esp_ingestd.core.batch import QUIET_US, WINDOW_DELIVERIES, Batch, Batcher, DeadLetter, Trigger
@@ -172,6 +172,7 @@ def test_batches_conserve_what_came_in_its_order(
     st.lists(st.integers(min_value=0, max_value=3 * QUIET_US), min_size=1, max_size=2 * WINDOW_DELIVERIES),
     st.integers(min_value=0, max_value=MAX_AGE_US + 10),
 )
+@example([0] * WINDOW_DELIVERIES, 0)
 def test_the_wait_ends_when_the_batch_falls_due_and_not_before(pauses_us: list[int], later_us: int) -> None:
     waiting = batcher(max_rows=1_000)
     now_us = T0

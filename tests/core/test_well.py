@@ -1,0 +1,118 @@
+"""What a well is known by: absences it is used to, drive steps, its normal, and what of it outlives a restart."""
+
+import dataclasses
+import json
+import tomllib
+
+import pytest
+from core.test_diagnosis import HEALTHY, SETTINGS, START_US, TREE, Run, reading, told
+from core.test_precedence import diagnosis
+from core.test_tree import TEXT
+
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
+from esp_ingestd.core.tree import Tree
+from esp_ingestd.core.well import BASELINES_MOST
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+COMPLETE = {name: 1.0 for name in CHANNEL_NAMES if name not in HEALTHY and name != "intake_temp"}
+
+
+def complete(run: Run, for_s: float, **channels: float | None) -> list[str]:
+    """Every channel is sent, so that nothing is missing but what the test takes away."""
+    found = []
+    until_s = run.at_s + for_s
+    while run.at_s < until_s:
+        found += run.then(run.step_s, **{**COMPLETE, "intake_temp": 60 + run.at_s * 7 % 13, **channels})
+    return told(found)
+
+
+@pytest.mark.parametrize(("used_to_s", "found"), [(600, ["raised SENSOR_FAULT low"]), (1500, [])])
+def test_a_channel_is_missing_when_it_stays_away_longer_than_it_ever_did(used_to_s: int, found: list[str]) -> None:
+    run = Run(step_s=60)
+    complete(run, HOUR_S)
+    for _ in range(2):
+        assert not complete(run, used_to_s, gor=None)
+        assert not complete(run, HOUR_S)
+    assert complete(run, 3000, gor=None) == found
+
+
+def state(run: Run) -> str:
+    return next(iter(run.diagnostician.explain("W"))).split(": ")[1]
+
+
+def test_one_reading_of_another_frequency_is_no_change_of_the_drive() -> None:
+    run = Run()
+    run.then(HOUR_S)
+    run.then(10, vsd_frequency=55)
+    run.then(10)
+    assert state(run) == "running"
+    run.then(10, vsd_frequency=55)
+    assert state(run) == "running"  # the one before was taken back
+    run.then(10, vsd_frequency=55)
+    assert state(run) == "transient"
+
+
+def test_a_reading_without_a_time_of_arrival_came_when_it_was_measured() -> None:
+    run = Run()
+    for second in range(0, 3600, 10):
+        assert not run.diagnostician.observe(reading(second)._replace(received_us=0))
+    run.diagnostician.observe(reading(7200, "OTHER"))
+    run.diagnostician.pass_time(START_US)
+    assert not run.diagnostician.pass_time(START_US + 3800 * SECOND_US)
+    (event,) = run.diagnostician.pass_time(START_US + 7200 * SECOND_US)
+    assert (event.diagnosis, event.timestamp_us) == ("COMM_LOSS", START_US + 3890 * SECOND_US)
+
+
+def test_what_creeps_in_over_weeks_is_seen_against_the_first_one() -> None:
+    run = Run(step_s=1200)
+    assert not run.then(9 * DAY_S)
+    found = run.then(1200)
+    while run.at_s < 39 * DAY_S and not found:
+        grown = 1 + 2 * (run.at_s / DAY_S - 9) / 30
+        found = run.then(1200, vibration=0.2 * grown * (1 + 0.001 * (run.at_s * 7 % 13)))
+    assert told(found) == ["raised VIBRATION medium"]
+    assert found[0].evidence["vibration_mean"] < 2 <= found[0].evidence["vibration_reference"]
+
+
+def test_a_well_that_goes_through_many_frequencies_keeps_a_bounded_number_of_baselines() -> None:
+    run = Run(dataclasses.replace(SETTINGS, settle_s=60, transient_hold_s=60), step_s=300)
+    for hertz in range(30, 30 + 2 * BASELINES_MOST):
+        run.then(6 * HOUR_S, vsd_frequency=float(hertz))
+    known = json.loads(run.diagnostician.snapshot("W"))["well"]["baselines"]
+    assert len(known) == BASELINES_MOST
+    assert str(29 + 2 * BASELINES_MOST) in known
+
+
+def test_a_run_is_known_never_to_have_lifted_as_it_should_until_it_does() -> None:
+    source = tomllib.loads(TEXT)
+    never = "healthy_run < 1 and run_min >= 30"
+    source["diagnosis"].append(diagnosis("REVERSE_ROTATION", "protection", never, "high", states=["warm-up"]))
+    run = Run(dataclasses.replace(SETTINGS, settle_s=2 * HOUR_S), step_s=60, tree=Tree.parse(source))
+    run.then(DAY_S)
+    run.then(120, vsd_frequency=20.0)
+    run.then(HOUR_S, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
+    assert "raised REVERSE_ROTATION high" in told(run.then(HOUR_S, flow_rate=1000.0))
+    assert "cleared REVERSE_ROTATION high returned" in told(run.then(900))
+
+
+def test_what_is_normal_outlives_a_restart() -> None:
+    whole = Run(step_s=300)
+    whole.then(2 * DAY_S)
+    after = Run(step_s=300)
+    after.at_s = whole.at_s
+    after.diagnostician.restore("W", whole.diagnostician.snapshot("W"))
+    assert after.diagnostician.snapshot("W") == whole.diagnostician.snapshot("W")
+    shaking = [told(run.then(HOUR_S, vibration=2.0)) for run in (whole, after)]
+    assert shaking[0] == shaking[1] == ["raised VIBRATION critical"]
+    assert whole.diagnostician.snapshot("W") == after.diagnostician.snapshot("W")
+
+
+def test_a_snapshot_with_other_features_is_refused() -> None:
+    run = Run()
+    run.then(60)
+    document = json.loads(run.diagnostician.snapshot("W"))
+    document["well"]["values"][-1].pop()
+    with pytest.raises(ValueError, match="other features"):
+        Diagnostician(TREE, lambda _: SETTINGS).restore("W", json.dumps(document).encode())
