@@ -127,6 +127,7 @@ class Pipeline:
         self._overflow = overflow
         self._memory = memory
         self._remembered_us: dict[str, int] = {}
+        self._unsettled: set[str] | None = None  # wells that were last remembered with a delay running
         self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
         self._is_away = False
         self._intake = intake
@@ -274,8 +275,8 @@ class Pipeline:
     def _admit(self, reading: Reading) -> bool:
         """Whether a well not seen before is diagnosed: strangers' wells must not fill the memory."""
         if len(self._last_seen_us) < self._max_wells:
-            self._remembered_us[reading.well_id] = self._clock()
-            self._rotation.append(reading.well_id)
+            self._remembered_us[reading.well_id] = 0  # soon: until then a kill makes it a well that has just started
+            self._rotation.appendleft(reading.well_id)
             return True
         if not self._undiagnosed:
             _log.warning(
@@ -308,7 +309,7 @@ class Pipeline:
         """
         batch = self._batcher.take(trigger)
         if self._memory is not None:
-            wells = {event.well_id for event in batch.events}
+            wells = {event.well_id for event in batch.events} | self._follow_delays(batch)
             now_us, due = self._clock(), self._rotation
             while due and len(wells) < REMEMBERED_WELLS and now_us - self._remembered_us[due[0]] >= REMEMBER_US:
                 self._remembered_us[due[0]] = now_us
@@ -316,6 +317,20 @@ class Pipeline:
                 due.rotate(-1)
             batch.snapshots = {well_id: self._diagnostician.snapshot(well_id) for well_id in wells}
         return batch
+
+    def _follow_delays(self, batch: Batch) -> set[str]:
+        """The wells of this batch in which a delay runs, or ran when they were last remembered.
+
+        A delay that a kill forgot, or its end, would tell the same alarm at another time, by another id.
+        """
+        unsettled = self._diagnostician.unsettled
+        if self._unsettled is None:
+            self._unsettled = unsettled(self._diagnostician.well_ids())
+        touched = {reading[0] for reading in batch.readings}
+        now = unsettled(touched)
+        follow = now | (self._unsettled & touched)
+        self._unsettled = (self._unsettled - touched) | now
+        return follow
 
     async def _remember(self, snapshots: Mapping[str, bytes]) -> None:
         if snapshots and self._memory is not None:

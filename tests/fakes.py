@@ -90,8 +90,8 @@ class FakeStore:
             self.letters[key] = self.letters.get(key, 0) + letter.times
         self.events |= {event.event_id: event for event in batch.events}
         self.batches.append(batch)
-        await asyncio.sleep(0)  # committed, and the answer is on its way
         stored = len(self.rows) - before
+        await asyncio.sleep(0)  # committed, and the answer is on its way
         return Written(stored, len(batch.readings) - stored - len(refused), [(each, "no") for each in refused])
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:

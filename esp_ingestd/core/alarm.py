@@ -272,6 +272,11 @@ class Alarm:
         standing = [q for q, watch in zip(self.diagnosis.questions, self.watches, strict=True) if watch.standing]
         return max(standing, key=lambda question: question.severity, default=None)
 
+    @property
+    def unsettled(self) -> bool:
+        """A delay of it is running: what comes next depends on when that began."""
+        return any((watch.met_us != NEVER and not watch.standing) or watch.gone_us != NEVER for watch in self.watches)
+
     def hopeful(self) -> bool:
         """Some question is met, so that the alarm may still come."""
         return any(watch.met_us != NEVER for watch in self.watches)

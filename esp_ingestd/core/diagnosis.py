@@ -175,6 +175,17 @@ class Diagnostician:
         """The wells that are known."""
         return self._patients.keys()
 
+    def unsettled(self, well_ids: Iterable[str]) -> set[str]:
+        """Those of the wells with an alarm whose delay is running: their memory must be as new as their readings."""
+        patients = self._patients
+        return {
+            well_id
+            for well_id in well_ids
+            if well_id in patients
+            and patients[well_id].alarms
+            and any(alarm.unsettled for alarm in patients[well_id].alarms.values())
+        }
+
     def snapshot(self, well_id: str) -> bytes:
         """What is known of a well and its alarms, for `restore`; JSON, its form named by `form`."""
         patient = self._patients[well_id]

@@ -1,0 +1,215 @@
+"""I1, I4, I8, I10 over thousands of kills: a world that outlives the daemon, and lives that end at any await.
+
+What is durable is kept: rows, spool, memory, and at the broker every delivery that was not acknowledged. A life ends
+after some turns of the loop, wherever the tasks are then: before and after decode, COPY, commit, fsync, alert, ack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import FakeBroker, FakeStore, stepped
+
+from esp_ingestd.config import Settings, Wells
+from esp_ingestd.core.batch import Batch
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.well import WellSettings
+from esp_ingestd.errors import Unavailable
+from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.service import load_tree
+from esp_ingestd.spool import _merge
+from esp_ingestd.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+T0_US = 1_700_000_000_000_000
+TREE = load_tree(None)
+WELLS = Wells(WellSettings(nameplate_current_a=50.0))
+SETTINGS = Settings.model_validate({"batch": {"max_rows": 7, "max_age_ms": 5, "max_in_flight_rows": 40}})
+READINGS = 420
+
+
+def amperes_at(second: int) -> float:
+    """Overload for five minutes in every fifteen: raised, and cleared five minutes after it is gone."""
+    return 65.0 if 300 <= second % 900 < 600 else 45.0
+
+
+class Spool:
+    """A spool in a list; kept once `append` has passed its middle."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.filled = asyncio.Event()
+        if world.spooled:
+            self.filled.set()
+
+    async def append(self, batch: Batch) -> None:
+        await asyncio.sleep(0)
+        if self.world.chance(0.05):
+            raise Unavailable("spool is full", kind="spool_full")
+        kept = Batch(readings=list(batch.readings), events=list(batch.events))
+        self.world.spooled.append(kept)
+        self.filled.set()
+        await asyncio.sleep(0)
+
+    async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
+        await asyncio.sleep(0)
+        if not self.world.spooled:
+            return None
+        merged, upto = Batch(), 0
+        for each in self.world.spooled[:3]:
+            _merge(merged, each)
+            upto += 1
+            if len(merged.readings) >= max_rows:
+                break
+        return merged, upto
+
+    async def remove(self, upto: int) -> None:
+        await asyncio.sleep(0)
+        del self.world.spooled[:upto]
+        if not self.world.spooled:
+            self.filled.clear()
+
+    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
+        await asyncio.sleep(0)
+        self.world.store.published |= dict.fromkeys(event_ids, at_us)
+
+
+class Memory:
+    """What the diagnosis knows, in a dict."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+        await asyncio.sleep(0)
+        self.world.memory |= snapshots
+        await asyncio.sleep(0)
+
+
+class World:
+    """What outlives the daemon."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - repeatable, no secret
+        self.store = FakeStore()
+        self.spooled: list[Batch] = []
+        self.memory: dict[str, bytes] = {}
+        self.unacknowledged: dict[int, tuple[str, bytes]] = {}
+        self.sent = 0
+        self.told: list[dict[str, object]] = []
+        self.lives = 0
+
+    def chance(self, of: float) -> bool:
+        return self.random.random() < of
+
+    def publish(self) -> int:
+        """The RTUs' next reading."""
+        number = self.sent
+        self.sent += 1
+        well = f"W{number % 3}"
+        second = number // 3 * 10
+        body = {"timestamp": T0_US / 1e6 - 90_000 + second, "motor_current": amperes_at(second), "vsd_frequency": 50.0}
+        self.unacknowledged[number + 1] = (f"esp/{well}/telemetry", json.dumps(body).encode())
+        return number + 1
+
+    def check_durable(self, deliveries: Sequence[int]) -> None:
+        """I1, at the only place where it can be broken."""
+        spooled = {(each.well_id, each.timestamp_us) for batch in self.spooled for each in batch.readings}
+        for delivery in deliveries:
+            number = delivery - 1
+            key = (f"W{number % 3}", T0_US - 90_000_000_000 + number // 3 * 10_000_000)
+            assert key in self.store.rows or key in spooled, delivery
+            del self.unacknowledged[delivery]
+
+    async def live(self, turns: int) -> None:
+        """One life of the daemon; 0 turns: until everything is at rest."""
+        self.lives += 1
+        self.store.gate = asyncio.Event()
+        self.store.gate.set()
+        self.store.is_away = bool(turns) and self.chance(0.3)
+        broker = FakeBroker()
+        broker.on_acknowledge = self.check_durable
+        pipeline = self._build(broker)
+        waiting = list(self.unacknowledged)
+        tasks = [asyncio.create_task(each) for each in (pipeline.write(), pipeline.settle(), pipeline.drain_overflow())]
+        try:
+            turn = 0
+            while turn < turns or (not turns and (waiting or self.sent < READINGS or not self._is_at_rest(pipeline))):
+                turn += 1
+                await self._turn(pipeline, broker, waiting, hurry=not turns)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.told += [json.loads(payload) for topic, payload, _ in broker.published if topic.endswith("/events")]
+
+    async def _turn(self, pipeline: Pipeline, broker: FakeBroker, waiting: list[int], *, hurry: bool) -> None:
+        if not broker.paused and (hurry or self.chance(0.6)):
+            if not waiting and self.sent < READINGS:
+                waiting.append(self.publish())
+            if waiting:
+                topic, payload = self.unacknowledged[delivery := waiting.pop(0)]
+                pipeline.receive(topic, payload, delivery, T0_US, len(payload))
+        if not hurry and self.chance(0.05):
+            self.store.is_away = not self.store.is_away
+        await asyncio.sleep(0.004 if hurry or self.chance(0.3) else 0)
+
+    def _build(self, broker: FakeBroker) -> Pipeline:
+        diagnostician = Diagnostician(TREE, WELLS)
+        for well_id, snapshot in self.memory.items():
+            diagnostician.restore(well_id, snapshot)
+        pipeline = Pipeline(
+            SETTINGS,
+            decoder=Decoder(SETTINGS.mqtt.topics),
+            diagnostician=diagnostician,
+            store=self.store,
+            drain_store=self.store,
+            overflow=Spool(self),
+            memory=Memory(self),
+            intake=broker,
+            alerts=broker,
+            metrics=Metrics(),
+            clock=lambda: T0_US + int(asyncio.get_running_loop().time() * 1e6),
+        )
+        stored = {event.event_id: event for batch in self.spooled for event in batch.events} | self.store.events
+        pipeline.announce_again(e.payload() for key, e in stored.items() if key not in self.store.published)
+        return pipeline
+
+    def _is_at_rest(self, pipeline: Pipeline) -> bool:
+        return not pipeline.in_flight and not self.spooled and not self.unacknowledged
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_i1_whenever_it_is_killed_nothing_is_lost_and_no_alarm_is_told_twice(seed: int) -> None:
+    world = World(seed)
+
+    @stepped
+    async def run() -> None:
+        while world.sent < READINGS and world.lives < 2_000:
+            with contextlib.suppress(asyncio.CancelledError):
+                await world.live(world.random.randrange(1, 16))
+        await world.live(0)
+
+    run()
+    assert world.lives > 50
+    assert len(world.store.rows) == READINGS  # nothing lost, nothing doubled
+    for row in world.store.rows.values():
+        second = (row.timestamp_us - T0_US) // 1_000_000 + 90_000
+        assert row.motor_current == amperes_at(second)
+    whole = Diagnostician(TREE, WELLS)
+    in_order = sorted(world.store.rows.values(), key=lambda row: row.timestamp_us)
+    expected = {event.event_id for row in in_order for event in whole.observe(row)}
+    assert len(expected) >= 6
+    assert world.store.events.keys() == expected  # as if it had never been killed
+    assert {event["event_id"] for event in world.told} == expected  # told, perhaps again, by the same ids
