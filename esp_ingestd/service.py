@@ -7,6 +7,7 @@ keeps. A task that ends unexpectedly ends the service with an error, and systemd
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -34,6 +35,9 @@ from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
 PROBE_INTERVAL_S: Final = 2.0
+GC_ALLOCATIONS: Final = (
+    50_000  # containers made between two searches of the youngest; Python's own 700 is for small programs
+)
 CLOSING_S: Final = 2.0  # kept of the shutdown's time for saying good-bye
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -114,6 +118,9 @@ class Service:
             Unavailable: the spool's directory cannot be used.
             ExceptionGroup: a task ended unexpectedly.
         """
+        # Readings hold no cycles and live for one batch: searching them for garbage cost 1 us of 12 in arrays.
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS)
         url = self.http.listen()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
