@@ -13,21 +13,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from esp_ingestd.config import Settings, Wells
 from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.decode import Decoded, Decoder, Reason, Rejection
-from esp_ingestd.core.reading import Reading, to_iso, to_microseconds
+from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.database import Database, LetterFilter, StoredLetter
+from esp_ingestd.moment import to_moment_us
 
 LETTERS_AT_ONCE: Final = 100
 WHOLE_BYTES: Final = 1 << 30  # more than PostgreSQL keeps in one value
 PREVIEW_BYTES: Final = 60
 COLUMNS: Final = ("id", "received_at", "times", "topic", "reason", "why", "payload_bytes", "payload")
-_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
-_AGE_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def to_filter(
@@ -48,17 +47,7 @@ def to_filter(
     if reason is not None and reason not in set(Reason):
         raise ValueError(f"--reason {reason}: there is none; allowed are {', '.join(Reason)}")
     pattern = None if topic is None else re.sub(r"([\\%_])", r"\\\1", topic).replace("*", "%")
-    return LetterFilter(tuple(ids), reason, pattern, _to_since_us(since, now) if since else None)
-
-
-def _to_since_us(since: str, now: datetime) -> int:
-    if age := _AGE.fullmatch(since):
-        return to_microseconds(now - timedelta(**{_AGE_UNITS[age[2]]: int(age[1])}))
-    try:
-        moment = datetime.fromisoformat(since)
-    except ValueError:
-        raise ValueError(f"--since {since}: allowed are ISO 8601 and ages such as 90s, 30m, 12h or 7d") from None
-    return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return LetterFilter(tuple(ids), reason, pattern, to_moment_us("--since", since, now) if since else None)
 
 
 async def list_letters(settings: Settings, which: LetterFilter, limit: int) -> list[dict[str, object]]:
