@@ -5,7 +5,7 @@ What a command needs is imported inside it: the program must start in a fraction
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -526,40 +526,106 @@ def _to_filter(ids: list[int], reason: str | None, topic: str | None, since: str
 def diagnose(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[INPUT ... | -]", help="JSON lines or CSV (.csv); - reads JSON lines."),
+        typer.Argument(
+            metavar="[INPUT ... | -]", help="JSON lines or CSV (.csv); - reads JSON lines. Without any: the database."
+        ),
     ] = None,
     *,
     wells: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The wells file; without it all on defaults.")
+        Path | None, typer.Option(metavar="FILE", help="The wells file; else that of --config, else all on defaults.")
     ] = None,
-    tree: Annotated[Path | None, typer.Option(metavar="FILE", help="The decision tree; else the shipped one.")] = None,
+    tree: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The decision tree; else that of --config, else the shipped one."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A second tree on the same readings: both in the table, and what only one told."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The daemon's configuration: its database, wells and tree.")
+    ] = None,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DSN", help="A database; leave the password to PGPASSWORD or ~/.pgpass. Goes before --config's."
+        ),
+    ] = None,
+    well: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WELL", help="From the database only this well. Repeatable. Default: all."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="From the database only from then on: ISO 8601 (without offset UTC), or 90d."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From the database only before then, likewise.")
+    ] = None,
     explain: Annotated[bool, typer.Option(help="For each reading, the questions asked, to standard error.")] = False,
     summary: Annotated[bool, typer.Option(help="A table of the diagnoses at the end, to standard error.")] = True,
 ) -> None:
-    """Back-test: telemetry in, oldest first; alert events out as JSON lines."""
-    import json
+    """Back-test: telemetry in, oldest first; alert events out as JSON lines.
 
-    from esp_ingestd.config import load_wells
+    Telemetry comes from files or standard input, or, with --config or --dsn and no INPUT, from the database, in order
+    of its timestamps. Nothing is written anywhere but to standard output and standard error.
+    """
+    import asyncio
+    import json
+    from functools import partial
+
+    from esp_ingestd.config import database_at, load_wells
     from esp_ingestd.core.decode import Decoder
-    from esp_ingestd.core.diagnosis import Diagnostician
-    from esp_ingestd.diagnose import Summary, diagnose, lines_of
+    from esp_ingestd.diagnose import BackTest, Trial, lines_of
     from esp_ingestd.service import load_tree
 
-    settings_of = load_wells(wells)
-    tally = Summary()
-    events = diagnose(
-        lines_of(inputs or [Path("-")]),
-        Decoder([], units_of=lambda well_id: settings_of(well_id).units),
-        Diagnostician(load_tree(tree), settings_of),
-        sys.stderr,
-        tally,
-        (lambda line: print(line, file=sys.stderr)) if explain else None,  # noqa: T201 - plain lines
+    settings = _load(config) if config else None
+    from_database = dsn is not None or (config is not None and not inputs)
+    if from_database and inputs:
+        _refuse("either INPUT or --dsn, not both")
+    if not from_database and (well or since or until):
+        _refuse("--well, --since and --until choose from the database: give --config or --dsn, and no INPUT")
+    say = partial(print, file=sys.stderr)
+    settings_of = load_wells(wells or (settings.diagnosis.wells_file if settings else None))
+    tree = tree or (settings.diagnosis.tree_file if settings else None)
+    trees = [tree, against] if against else [tree]
+    test = BackTest(
+        [Trial(str(each or "the shipped tree"), load_tree(each), settings_of) for each in trees],
+        tell=lambda event: sys.stdout.write(json.dumps(event.payload(), separators=(",", ":")) + "\n"),
+        explain=say if explain else None,
     )
-    for event in events:
-        sys.stdout.write(json.dumps(event.payload(), separators=(",", ":")) + "\n")
+    if from_database:
+        database = database_at(dsn or "") if dsn is not None or settings is None else settings.database
+        span = _to_moment("--since", since), _to_moment("--until", until)
+        asyncio.run(test.take_stored(database, well or [], *span))
+    else:
+        naive = settings.mqtt.naive_timestamps if settings else "refuse"
+        decoder = Decoder([], units_of=settings_of.units_of, naive_timestamps=naive)
+        test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
+    test.finish()
     if summary:
-        for line in tally.lines():
-            print(line, file=sys.stderr)  # noqa: T201 - plain lines
+        for line in test.lines():
+            say(line)
+
+
+def _to_moment(option: str, text: str | None) -> int | None:
+    from datetime import UTC, datetime
+
+    from esp_ingestd.moment import to_moment_us
+
+    try:
+        return None if text is None else to_moment_us(option, text, datetime.now(UTC))
+    except ValueError as error:
+        return _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    typer.echo(why, err=True)
+    raise typer.Exit(1)
 
 
 def _load(config: Path) -> "Settings":

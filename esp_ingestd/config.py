@@ -361,6 +361,18 @@ def load_settings(path: Path) -> Settings:
     return settings
 
 
+def database_at(dsn: str) -> DatabaseSettings:
+    """The settings of a database that is named on the command line.
+
+    Raises:
+        ConfigurationError: it is no DSN.
+    """
+    try:
+        return DatabaseSettings.model_validate({"dsn": dsn})
+    except ValidationError as error:
+        raise ConfigurationError(_name_faults(error, lambda _loc: "--dsn", DatabaseSettings)) from None
+
+
 def load_wells(path: Path | None) -> Wells:
     """The wells file, or the defaults for every well where there is none.
 

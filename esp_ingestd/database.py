@@ -36,8 +36,13 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 COLUMNS: Final = ("well_id", "timestamp", *CHANNEL_NAMES, "extra", "bad_channels", "received_at")
+EPOCH_US: Final = 0
+FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, where PostgreSQL's timestamps begin
 MIGRATION_LOCK: Final = 0x65737031  # any constant of our own: "esp1"
+READ_ROWS: Final = 5_000  # of history, at once
+READ_TIMEOUT_S: Final = 300.0  # for one block of it: its first one waits for a sort
+DAY_US: Final = 86_400_000_000
 
 # PostgreSQL's error classes and codes (its manual, appendix A) that are a verdict on a row.
 REFUSES_ROWS: Final = re.compile(
@@ -215,6 +220,51 @@ class Database:
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
             return [json.loads(row["event"]) for row in await connection.fetch(_UNPUBLISHED)]
 
+    async def span_of_readings(
+        self, well_ids: Sequence[str], since_us: int | None = None, until_us: int | None = None
+    ) -> tuple[int, int] | None:
+        """The times of the first and the last reading, or None where there is none.
+
+        Args:
+            well_ids: of these wells; none means all.
+            since_us: not before this.
+            until_us: before this.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=READ_TIMEOUT_S) as connection:
+            wells = list(well_ids) or await _all_wells(connection)
+            bounds = (since_us or EPOCH_US, until_us or FOREVER_US)
+            rows = await connection.fetch(_SPAN, wells, *bounds)
+        return next(((first_us, last_us) for first_us, last_us in rows if first_us is not None), None)
+
+    async def stream_readings(
+        self, well_ids: Sequence[str], first_us: int, last_us: int
+    ) -> AsyncIterator[list[Reading]]:
+        """Readings from `first_us` to `last_us`, both included, in order of time and well, READ_ROWS at once.
+
+        A server-side cursor a day, or less where there are many wells, each in a transaction of its own: neither side
+        ever holds much, and a long read keeps no old row versions from being cleaned up.
+
+        Args:
+            well_ids: of these wells; none means all.
+            first_us: microseconds since 1970 UTC.
+            last_us: likewise.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=None) as connection:
+            wells = list(well_ids) or await _all_wells(connection)
+            step_us = DAY_US // (1 + len(wells) // 100)
+            for begin_us in range(first_us, last_us + 1, step_us):
+                end_us = min(begin_us + step_us, last_us + 1)
+                async with connection.transaction(readonly=True):
+                    cursor = await connection.cursor(_READINGS, wells, begin_us, end_us, timeout=READ_TIMEOUT_S)
+                    while rows := await cursor.fetch(READ_ROWS, timeout=READ_TIMEOUT_S):
+                        yield [_to_reading(row) for row in rows]
+
     async def load_mark(self, file: str) -> "LoadMark | None":
         """How far an unfinished load of this file came.
 
@@ -276,15 +326,17 @@ class Database:
                 await connection.close(timeout=1.0)
 
     @asynccontextmanager
-    async def _using(self, *, timeout_s: float) -> AsyncIterator["Connection[Any]"]:
+    async def _using(self, *, timeout_s: float | None) -> AsyncIterator["Connection[Any]"]:
         """The connection; whatever breaks it inside becomes Unavailable, and the next use opens another."""
         async with self._lock, self._guarded(timeout_s) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _guarded(self, timeout_s: float) -> AsyncIterator["Connection[Any]"]:
+    async def _guarded(self, timeout_s: float | None) -> AsyncIterator["Connection[Any]"]:
+        if timeout_s is not None and not self._connection:
+            timeout_s += self._settings.connect_timeout_s
         try:
-            async with asyncio.timeout(timeout_s + (0 if self._connection else self._settings.connect_timeout_s)):
+            async with asyncio.timeout(timeout_s):
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._open()
                 yield self._connection
@@ -458,6 +510,15 @@ async def _require_schema(connection: "Connection[Any]", edition: Edition) -> No
         raise SchemaOutdated(f"the schema lacks {names}: run `esp-ingestd migrate --config FILE`")
 
 
+async def _all_wells(connection: "Connection[Any]") -> list[str]:
+    return [row[0] for row in await connection.fetch(_ALL_WELLS)]
+
+
+def _to_reading(row: Sequence[Any]) -> Reading:
+    reading = Reading._make(row)
+    return reading if reading.bad_channels is None else reading._replace(bad_channels=tuple(reading.bad_channels))
+
+
 def _encode_us(microseconds: int) -> tuple[int]:
     return (microseconds - POSTGRES_EPOCH_US,)
 
@@ -566,6 +627,25 @@ _CREATE_INCOMING: Final = """
 """
 _INSERT_INCOMING: Final = f"""
     INSERT INTO esp_telemetry ({_LIST}) SELECT {_LIST} FROM esp_incoming ON CONFLICT (well_id, "timestamp") DO NOTHING
+"""  # noqa: S608 - our own column names
+# The wells, by steps through the key's index: reading every row would take minutes.
+_ALL_WELLS: Final = """
+    WITH RECURSIVE wells AS (
+        (SELECT well_id FROM esp_telemetry ORDER BY well_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT well_id FROM esp_telemetry WHERE well_id > wells.well_id ORDER BY well_id LIMIT 1)
+        FROM wells WHERE wells.well_id IS NOT NULL
+    )
+    SELECT well_id FROM wells WHERE well_id IS NOT NULL
+"""
+_SPAN: Final = """
+    SELECT min(first), max(last) FROM unnest($1::text[]) AS well (id),
+        LATERAL (SELECT min("timestamp") AS first, max("timestamp") AS last FROM esp_telemetry
+                 WHERE well_id = well.id AND "timestamp" >= $2 AND "timestamp" < $3) AS span
+"""
+_READINGS: Final = f"""
+    SELECT {_LIST} FROM esp_telemetry
+    WHERE well_id = ANY ($1::text[]) AND "timestamp" >= $2 AND "timestamp" < $3 ORDER BY "timestamp", well_id
 """  # noqa: S608 - our own column names
 # A row of a file did not come once more when the file is loaded again.
 _UPSERT_DEAD_LETTER: Final = """

@@ -1,29 +1,56 @@
 """The offline back-test: telemetry in, alert events out, and what an engineer wants to know of them.
 
-Event time only, no broker, no database, no clock: the same pure core as in the daemon. A line may say when it
-arrived (`received_at`); where it does not, it arrived at its timestamp. The newest timestamp of any well is the time
-by which silence is judged. Refused lines go to the error stream with the reason that the daemon would give.
+Event time only, no broker, no clock: the same pure core as in the daemon. A line may say when it arrived
+(`received_at`); where it does not, it arrived at its timestamp. The newest timestamp of any well is the time by
+which silence is judged. Refused lines go to the error stream with the reason that the daemon would give.
+
+What comes from the database is judged in order of its timestamps, as if each reading had arrived when it was taken:
+history that was loaded afterwards is worth as much as what came live.
 """
 
 import csv
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
+from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.reading import SECOND_US, Reading, to_microseconds
+from esp_ingestd.core.reading import SECOND_US, Reading, to_iso, to_microseconds
+from esp_ingestd.core.tree import Tree
+from esp_ingestd.core.well import WellSettings
+from esp_ingestd.progress import Progress
 from esp_ingestd.recording import to_timestamp_us
 
+HOUR_US: Final = 3600 * SECOND_US
 DAY_S: Final = 86_400.0
 FAR_US: Final = to_microseconds(datetime(9998, 1, 1, tzinfo=UTC))
 """The arrival that a line without one is decoded with: no timestamp is ahead of it."""
+
+
+class Line(NamedTuple):
+    """One payload of an input, and where it stands: `FILE:LINE`."""
+
+    place: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Standing:
+    """One alarm of a back-test, from its raising to its clearing."""
+
+    well_id: str
+    diagnosis: str
+    severity: str
+    raised_us: int
+    cleared_us: int | None = None
+    """None: it stands at the end."""
 
 
 @dataclass(slots=True)
@@ -35,93 +62,234 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Summary:
-    """What a back-test came to: readings, well-days, and per diagnosis how often and how long."""
+class Trial:
+    """One tree on trial: what it tells of the readings, and what that comes to.
 
-    readings: int = 0
-    refused: int = 0
-    first_us: dict[str, int] = field(default_factory=dict)
-    last_us: dict[str, int] = field(default_factory=dict)
-    tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    _open: dict[str, AlarmEvent] = field(default_factory=dict)
+    Holds of each well what the daemon holds, and one `Standing` for each alarm; nothing for a reading.
+    """
 
-    def read(self, reading: Reading) -> None:
-        """Count a reading."""
-        self.readings += 1
-        self.first_us.setdefault(reading.well_id, reading.timestamp_us)
-        self.last_us[reading.well_id] = max(self.last_us.get(reading.well_id, 0), reading.timestamp_us)
+    name: str
+    tree: Tree
+    wells: Callable[[str], WellSettings]
+    alarms: list[Standing] = field(default_factory=list)
+    _open: dict[str, Standing] = field(default_factory=dict)
+    _newest_us: int = 0
+    _last_us: dict[str, int] = field(default_factory=dict)
+    _diagnostician: Diagnostician = field(init=False)
 
-    def tell(self, event: AlarmEvent) -> None:
-        """Count an event."""
-        if event.transition == "raised":
-            self.tallies[event.diagnosis].raised += 1
-            self._open[event.alarm_id] = event
-        elif event.transition == "cleared" and event.alarm_id in self._open:
-            opened = self._open.pop(event.alarm_id)
-            self.tallies[event.diagnosis].standing_us += event.timestamp_us - opened.timestamp_us
+    def __post_init__(self) -> None:
+        self._diagnostician = Diagnostician(self.tree, self.wells)
 
-    @property
-    def well_days(self) -> float:
-        """Days between first and last reading, summed over the wells."""
-        return sum(last - self.first_us[well] for well, last in self.last_us.items()) / SECOND_US / DAY_S
+    def take(self, reading: Reading) -> Iterator[AlarmEvent]:
+        """What the tree tells as of this reading."""
+        # An RTU's clock that runs ahead makes nobody else silent.
+        now_us = min(reading.timestamp_us, reading.received_us)
+        if now_us > self._newest_us:
+            self._newest_us = now_us
+            yield from self._tell(self._diagnostician.pass_time(now_us))
+        last_us = self._last_us.get(reading.well_id, 0)
+        if reading.timestamp_us <= last_us:
+            # What comes out of order comes no earlier than what came before it.
+            reading = reading._replace(received_us=max(reading.received_us, self._newest_us))
+        self._last_us[reading.well_id] = max(last_us, reading.timestamp_us)
+        yield from self._tell(self._diagnostician.observe(reading))
 
-    def lines(self) -> Iterator[str]:
-        """A table for people; alarms that still stand count until their well's last reading."""
-        standing: dict[str, int] = defaultdict(int)
-        for event in self._open.values():
-            standing[event.diagnosis] += self.last_us[event.well_id] - event.timestamp_us
-        yield f"{self.readings} readings, {self.refused} refused, {len(self.last_us)} wells, {self.well_days:.1f} days"
-        yield f"{'diagnosis':<22}{'alarms':>8}{'hours':>10}{'a well-day':>12}"
-        for name, tally in sorted(self.tallies.items(), key=lambda item: -item[1].raised):
-            hours = (tally.standing_us + standing[name]) / SECOND_US / 3600
-            rate = tally.raised / self.well_days if self.well_days else float("nan")
-            yield f"{name:<22}{tally.raised:>8}{hours:>10.1f}{rate:>12.3f}"
+    def finish(self) -> Iterator[AlarmEvent]:
+        """What the end of the readings says: who has been silent by then."""
+        yield from self._tell(self._diagnostician.pass_time(self._newest_us, at_once=True))
+
+    def explain(self, well_id: str) -> Iterator[str]:
+        """The questions asked of a well at its newest reading, the values they saw, and the answers."""
+        return self._diagnostician.explain(well_id)
+
+    def tallies(self) -> Mapping[str, Tally]:
+        """By diagnosis; an alarm that still stands counts until its well's last reading."""
+        found: dict[str, Tally] = defaultdict(Tally)
+        for alarm in self.alarms:
+            tally = found[alarm.diagnosis]
+            tally.raised += 1
+            tally.standing_us += self.ended_us(alarm) - alarm.raised_us
+        return found
+
+    def ended_us(self, alarm: Standing) -> int:
+        """When it was cleared, or the last that was heard of its well."""
+        if alarm.cleared_us is not None:
+            return alarm.cleared_us
+        return max(self._last_us.get(alarm.well_id, 0), alarm.raised_us)
+
+    def _tell(self, events: Sequence[AlarmEvent]) -> Iterator[AlarmEvent]:
+        for event in events:
+            if event.transition == "raised":
+                alarm = Standing(event.well_id, event.diagnosis, event.severity, event.timestamp_us)
+                self._open[event.alarm_id] = alarm
+                self.alarms.append(alarm)
+            elif event.transition == "escalated":
+                self._open[event.alarm_id].severity = event.severity
+            elif event.transition == "cleared":
+                self._open.pop(event.alarm_id).cleared_us = event.timestamp_us
+            yield event
 
 
-def diagnose(
-    lines: Iterable[bytes],
-    decoder: Decoder,
-    diagnostician: Diagnostician,
-    refuse: IO[str],
-    summary: Summary,
-    explain: Callable[[str], object] | None = None,
-) -> Iterator[AlarmEvent]:
-    """The alert events that the daemon would have told, in order.
+class BackTest:
+    """One tree, or two, on the same readings.
 
     Args:
-        lines: telemetry payloads, each one JSON object (or array) with its `well_id`.
-        decoder: with the wells' units.
-        diagnostician: fresh.
-        refuse: where refused lines are named.
-        summary: filled as it goes.
-        explain: told, for each reading, the questions asked, the values they saw, and the answers.
+        trials: the trees; the events of the first are told.
+        tell: hears the first trial's events, in order.
+        explain: hears, for each reading, the questions asked, the values they saw, and the answers.
     """
-    newest_us = 0
-    for number, line in enumerate(lines, 1):
-        payload = line.strip()
-        if not payload:
-            continue
-        received_us = _arrival_us(payload)
-        decoded = decoder.decode("", payload, received_us or FAR_US)
-        if decoded.rejection is not None:
-            summary.refused += 1
-            refuse.write(f"line {number}: {decoded.rejection.reason.value}: {decoded.rejection.detail}\n")
-        for found in decoded.readings:
-            reading = found if received_us else found._replace(received_us=found.timestamp_us)
-            summary.read(reading)
-            if min(reading.timestamp_us, reading.received_us) > newest_us:
-                newest_us = min(reading.timestamp_us, reading.received_us)
-                yield from _told(diagnostician.pass_time(newest_us), summary)
-            yield from _told(diagnostician.observe(reading), summary)
-            if explain:
-                for told in diagnostician.explain(reading.well_id):
-                    explain(told)
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        tell: Callable[[AlarmEvent], object],
+        explain: Callable[[str], object] | None = None,
+    ) -> None:
+        self._trials = trials
+        self._tell = tell
+        self._explain = explain
+        self._readings = 0
+        self._refused = 0
+        self._first_us: dict[str, int] = {}
+        self._last_us: dict[str, int] = {}
+
+    def take(self, reading: Reading) -> None:
+        """Judge a reading."""
+        well_id, timestamp_us = reading.well_id, reading.timestamp_us
+        self._readings += 1
+        self._first_us[well_id] = min(self._first_us.get(well_id, timestamp_us), timestamp_us)
+        last_us = self._last_us.get(well_id, 0)
+        self._last_us[well_id] = max(last_us, timestamp_us)
+        self._hear([trial.take(reading) for trial in self._trials])
+        if self._explain is not None:
+            if timestamp_us <= last_us:
+                self._explain(f"{to_iso(timestamp_us)} {well_id}: late, stored and not diagnosed")
+                return
+            for line in self._trials[0].explain(well_id):
+                self._explain(line)
+
+    def take_lines(self, lines: Iterable[Line], decoder: Decoder, refuse: IO[str]) -> None:
+        """Judge telemetry payloads, oldest first; what is refused is named in `refuse`."""
+        for place, line in lines:
+            payload = line.strip()
+            if not payload:
+                continue
+            received_us = _arrival_us(payload)
+            decoded = decoder.decode("", payload, received_us or FAR_US)
+            if decoded.rejection is not None:
+                self._refused += sum(decoded.rejection.counts.values())
+                refuse.write(f"{place}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
+            for reading in decoded.readings:
+                self.take(reading if received_us else reading._replace(received_us=reading.timestamp_us))
+
+    async def take_stored(
+        self,
+        settings: DatabaseSettings,
+        well_ids: Sequence[str],
+        since_us: int | None,
+        until_us: int | None,
+    ) -> None:
+        """Judge what the database holds.
+
+        Args:
+            settings: where it is.
+            well_ids: the wells; none means all of them.
+            since_us: from this time on, microseconds since 1970 UTC; None: from the first reading.
+            until_us: before this time; None: to the last reading.
+
+        Raises:
+            Unavailable: the database cannot be read.
+        """
+        from esp_ingestd.database import Database  # noqa: PLC0415 - not for files: it takes a tenth of a second
+
+        database = Database(settings, name="esp-ingestd diagnose")
+        try:
+            span = await database.span_of_readings(well_ids, since_us, until_us)
+            if span is None:
+                return
+            first_us, last_us = span
+            with Progress("history", last_us - first_us) as progress:
+                async for block in database.stream_readings(well_ids, first_us, last_us):
+                    for reading in block:
+                        arrived_us = min(reading.received_us, reading.timestamp_us)
+                        self.take(reading._replace(received_us=arrived_us))
+                    progress.update(block[-1].timestamp_us - first_us, self._readings)
+        finally:
+            await database.close()
+
+    def finish(self) -> None:
+        """There are no more readings."""
+        self._hear([trial.finish() for trial in self._trials])
+
+    def lines(self) -> Iterator[str]:
+        """What it came to, for people: a table by diagnosis; of two trees both, and the alarms of only one."""
+        wells = len(self._last_us)
+        yield f"{self._readings} readings, {self._refused} refused, {wells} wells, {self._well_days:.1f} days"
+        yield from self._table()
+        if len(self._trials) > 1:
+            yield from self._differences()
+
+    def _hear(self, told: Sequence[Iterator[AlarmEvent]]) -> None:
+        """Let each trial go on, and tell the events of the first."""
+        first, *others = told
+        for event in first:
+            self._tell(event)
+        for other in others:
+            deque(other, maxlen=0)
+
+    @property
+    def _well_days(self) -> float:
+        """Days between first and last reading, summed over the wells."""
+        return sum(last - self._first_us[well] for well, last in self._last_us.items()) / SECOND_US / DAY_S
+
+    def _table(self) -> Iterator[str]:
+        tallies = [trial.tallies() for trial in self._trials]
+        if len(tallies) > 1:
+            yield f"{'':<22}" + "".join(f"{trial.name[-28:]:>30}" for trial in self._trials)
+        yield f"{'diagnosis':<22}" + f"{'alarms':>8}{'hours':>10}{'a well-day':>12}" * len(tallies)
+        for name in sorted(set().union(*tallies), key=lambda name: (-max(t[name].raised for t in tallies), name)):
+            yield f"{name:<22}" + "".join(self._cells(tally[name]) for tally in tallies)
+
+    def _cells(self, tally: Tally) -> str:
+        rate = tally.raised / self._well_days if self._well_days else float("nan")
+        return f"{tally.raised:>8}{tally.standing_us / HOUR_US:>10.1f}{rate:>12.3f}"
+
+    def _differences(self) -> Iterator[str]:
+        one, other = self._trials[:2]
+        for this, that in ((one, other), (other, one)):
+            alone = only_in(this, that)
+            yield f"only with {this.name}: {len(alone) or 'none'}"
+            for alarm in alone:
+                hours = (this.ended_us(alarm) - alarm.raised_us) / HOUR_US
+                stands = "" if alarm.cleared_us is not None else ", stands"
+                raised = to_iso(alarm.raised_us)
+                yield f"  {raised} {alarm.well_id} {alarm.diagnosis} {alarm.severity}, {hours:.1f} h{stands}"
 
 
-def _told(events: Iterable[AlarmEvent], summary: Summary) -> Iterator[AlarmEvent]:
-    for event in events:
-        summary.tell(event)
-        yield event
+def only_in(this: Trial, that: Trial) -> list[Standing]:
+    """The alarms of `this` while which `that` had none of the same well and diagnosis, in order of their raising.
+
+    Identity would not do: another delay raises the same alarm at another time, by another id.
+    """
+    known: dict[tuple[str, str], list[Standing]] = defaultdict(list)
+    for alarm in that.alarms:
+        known[alarm.well_id, alarm.diagnosis].append(alarm)
+    return [
+        alarm
+        for alarm in sorted(this.alarms, key=lambda alarm: (alarm.raised_us, alarm.well_id))
+        if not any(
+            alarm.raised_us <= that.ended_us(other) and other.raised_us <= this.ended_us(alarm)
+            for other in known[alarm.well_id, alarm.diagnosis]
+        )
+    ]
+
+
+def _why(detail: Mapping[str, object]) -> str:
+    """What is wrong with a refused line, in words."""
+    elements = detail.get("elements")
+    if isinstance(elements, list):
+        return "; ".join(str(each.get("why", each)) for each in elements)
+    return str(detail.get("why", detail))
 
 
 def _arrival_us(payload: bytes) -> int | None:
@@ -134,12 +302,34 @@ def _arrival_us(payload: bytes) -> int | None:
         return None
 
 
-def from_csv(text: Iterable[str]) -> Iterator[bytes]:
-    """JSON lines of a CSV with a header of payload keys; an empty cell is an absent key."""
-    for row in csv.DictReader(text):
-        yield json.dumps(
-            {key: _value(key, cell) for key, cell in row.items() if key and cell not in ("", None)}
-        ).encode()
+def lines_of(inputs: Iterable[Path]) -> Iterator[Line]:
+    """The payloads of files, one after another: CSV by its suffix, else JSON lines; `-` is standard input.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    for path in inputs:
+        if str(path) == "-":
+            yield from _numbered("-", sys.stdin.buffer)
+        elif path.suffix == ".csv":
+            with path.open(encoding="utf-8", errors="replace", newline="") as text:
+                yield from _from_csv(path, text)
+        else:
+            with path.open("rb") as file:
+                yield from _numbered(str(path), file)
+
+
+def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
+    for number, payload in enumerate(file, 1):
+        yield Line(f"{name}:{number}", payload)
+
+
+def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
+    """The rows of a CSV with a header of payload keys; an empty cell is an absent key."""
+    reader = csv.DictReader(text)
+    for row in reader:
+        present = {key: _value(key, cell) for key, cell in row.items() if key and cell not in ("", None)}
+        yield Line(f"{path}:{reader.line_num}", json.dumps(present).encode())
 
 
 def _value(key: str, cell: str) -> str | float:
@@ -149,20 +339,3 @@ def _value(key: str, cell: str) -> str | float:
         return float(cell)
     except ValueError:
         return cell
-
-
-def lines_of(inputs: Iterable[Path]) -> Iterator[bytes]:
-    """The payloads of files, one after another: CSV by its suffix, else JSON lines; `-` is standard input.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    for path in inputs:
-        if str(path) == "-":
-            yield from sys.stdin.buffer
-        elif path.suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as text:
-                yield from from_csv(text)
-        else:
-            with path.open("rb") as file:
-                yield from file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from services import BrokerAddress
+
+
+async def program(*arguments: str) -> tuple[int, str, str]:
+    """Run `esp-ingestd …` to its end: status, standard output and error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "esp_ingestd", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ESP_INGESTD_")},
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
 
 
 class Daemon:

@@ -272,6 +272,18 @@ class Alarm:
         standing = [q for q, watch in zip(self.diagnosis.questions, self.watches, strict=True) if watch.standing]
         return max(standing, key=lambda question: question.severity, default=None)
 
+    def describe(self, now_us: int) -> str:
+        """How it stands, in words: since when, or how far its on-delays are."""
+        if self.stands:
+            return f"is {self.state.value} since {to_iso(self.raised_us)}, alarm {self.alarm_id}"
+        waits = [
+            f"question {number} met for {(now_us - watch.met_us) // SECOND_US} of {question.on_delay_us // SECOND_US}"
+            f" s, {watch.samples} of {question.min_samples} readings"
+            for number, (question, watch) in enumerate(zip(self.diagnosis.questions, self.watches, strict=True), 1)
+            if watch.met_us != NEVER
+        ]
+        return f"is {self.state.value}: {'; '.join(waits)}"
+
     @property
     def unsettled(self) -> bool:
         """A delay of it is running: what comes next depends on when that began."""

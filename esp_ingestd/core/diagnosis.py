@@ -117,14 +117,15 @@ class Diagnostician:
         patient.follow(events)
         return events
 
-    def pass_time(self, now_us: int) -> Sequence[AlarmEvent]:
+    def pass_time(self, now_us: int, *, at_once: bool = False) -> Sequence[AlarmEvent]:
         """What falls due by time alone, at `now_us`: wells that have gone silent.
 
-        Silence counts from the first call on, so that a backlog after a restart is no silence.
+        Silence counts from the first call on, so that a backlog after a restart is no silence. All wells are looked at
+        every LOOK_US, or `at_once`.
         """
         if not self._since_us:
             self._since_us = now_us
-        if now_us < self._look_us:
+        if now_us < self._look_us and not at_once:
             return ()
         self._look_us = now_us + LOOK_US
         place = self._tree.place.get("COMM_LOSS")
@@ -158,14 +159,18 @@ class Diagnostician:
             well.features[_SILENCE] = 0.0
 
     def explain(self, well_id: str) -> Iterator[str]:
-        """The questions asked of a well at its newest reading: each with the values it saw and its answer."""
-        well = self._patients[well_id].well
+        """The questions asked of a well at its newest reading, each with its answer and what it saw; its alarms."""
+        patient = self._patients[well_id]
+        well = patient.well
         yield f"{to_iso(well.last_us)} {well_id}: {STATE_NAMES[well.state]}"
         for question in self._tree.questions:
-            if question.states & well.state and question.bit & self._patients[well_id].enabled:
-                saw = ", ".join(f"{name} {value:g}" for name, value in evidence(question, well.features).items())
+            if question.states & well.state and question.bit & patient.enabled:
                 name = self._tree.diagnoses[question.diagnosis].name
-                yield f"  {name}: {question.ask} [{saw}] {answer(question, well.features)}"
+                word, _, missing = answer(question, well.features).partition("not assessable ")
+                saw = [f"{name} {value:g}" for name, value in evidence(question, well.features).items()]
+                yield f"  {word or '?':<4}{name}: {question.ask} {', '.join([*saw, missing] if missing else saw)}"
+        for alarm in patient.alarms.values():
+            yield f"  {alarm.diagnosis.name} {alarm.describe(well.last_us)}"
 
     def standing(self) -> Mapping[str, int]:
         """How many alarms stand, by severity."""

@@ -164,7 +164,7 @@ def test_silence_is_looked_for_every_five_seconds_and_told_as_of_its_own_time(ru
 def test_a_well_is_asked_only_what_is_enabled_for_it() -> None:
     run = Run(dataclasses.replace(SETTINGS, enabled_rules=("OVERLOAD",)))
     run.then(3600)
-    assert {line.split(":")[0].strip() for line in list(run.diagnostician.explain("W"))[1:]} == {"OVERLOAD"}
+    assert {line.split(":")[0] for line in list(run.diagnostician.explain("W"))[1:]} == {"  no  OVERLOAD"}
     run.diagnostician.pass_time(START_US + int(run.at_s * SECOND_US))
     later = START_US + int((run.at_s + 3600) * SECOND_US)
     run.diagnostician.observe(reading(run.at_s + 3590, "OTHER"))
@@ -188,8 +188,19 @@ def test_one_sample_of_zeros_is_no_stop(run: Run) -> None:
 def test_questions_can_be_read_back(run: Run) -> None:
     lines = list(run.diagnostician.explain("W"))
     assert lines[0].endswith("W: running")
-    assert any("load 0.7" in line and line.endswith(" no") for line in lines)
-    assert any("not assessable without flow_ratio" in line for line in lines)
+    assert "  no  OVERLOAD: Does the motor draw more than its nameplate allows? load 0.7" in lines
+    assert "  ?   NO_FLOW: Is there no flow? without flow_ratio" in lines
+
+
+def test_alarms_and_how_far_they_are_can_be_read_back(run: Run) -> None:
+    run.then(30, motor_current=120)
+    assert list(run.diagnostician.explain("W"))[-1] == (
+        "  OVERLOAD is pending: question 2 met for 20 of 60 s, 3 of 2 readings"
+    )
+    (event,) = run.then(60, motor_current=120)
+    assert list(run.diagnostician.explain("W"))[-1] == (
+        f"  OVERLOAD is active since {event.payload()['raised_at']}, alarm {event.alarm_id}"
+    )
 
 
 def test_a_missing_channel_neither_raises_nor_clears(run: Run) -> None:
