@@ -66,22 +66,22 @@ class Baseline:
         """
         self.frames += 1
         share = max(1.0 / self.frames, 1.0 / memory_frames)
+        follow = max(share, 0.02)
         centre, spread = self.centre, self.spread
         clipping = self.frames > FRAMES_DOUBTED // 2
-        for place, value in enumerate(frame):
+        for place, (value, known, stray) in enumerate(zip(frame, centre, spread, strict=True)):
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 continue
-            known = centre[place]
             if known != known:  # noqa: PLR0124  (NaN: first sight)
                 centre[place] = value
                 spread[place] = 0.02 * abs(value)
                 continue
             error = value - known
             if clipping:
-                limit = CLIP_SPREADS * max(spread[place], 0.005 * abs(known))
+                limit = CLIP_SPREADS * max(stray, 0.005 * abs(known))
                 error = min(max(error, -limit), limit)
             centre[place] = known + share * error
-            spread[place] += max(share, 0.02) * (1.25 * abs(error) - spread[place])
+            spread[place] = stray + follow * (1.25 * abs(error) - stray)
         if self.doubt and self.frames >= FRAMES_DOUBTED:
             self.doubt = 0.0
         if young:
@@ -121,10 +121,11 @@ class Baseline:
             other.reference[place] = self.reference[place] * factor
         return other
 
-    def tolerance(self, place: int, doubt: float) -> float:
-        """How far from 1 a ratio (of TEMP: from 0, in K) may stray and still be the well's own noise and our doubt."""
-        if place == TEMP:
-            return SPREADS * max(self.spread[place], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
-        centre = abs(self.centre[place])
-        share = self.spread[place] / centre if centre > 0 else 1.0
-        return SPREADS * max(share, LEAST_SPREAD) + DOUBTS[place] * doubt
+    def tolerances(self, doubt: float) -> list[float]:
+        """How far from 1 a ratio (of TEMP: from 0, in K) may stray within the noise of the well and our doubt."""
+        found = [
+            SPREADS * max(spread / abs(centre) if centre else 1.0, LEAST_SPREAD) + own * doubt
+            for centre, spread, own in zip(self.centre, self.spread, DOUBTS, strict=True)
+        ]
+        found[TEMP] = SPREADS * max(self.spread[TEMP], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
+        return found

@@ -134,12 +134,16 @@ class Quality:
 
     def frozen(self, now_us: int) -> int:
         """How many gauges are frozen."""
+        if max(self._repeats) < FROZEN_READINGS:
+            return 0
         return sum(
             repeats >= FROZEN_READINGS and self._froze(gauge, now_us) for gauge, repeats in enumerate(self._repeats)
         )
 
     def dead(self, now_us: int, interval_us: int) -> int:
         """How many channels stay away, or out of their plausible range, longer than they ever did."""
+        if not self._absent:
+            return 0
         least = max(DEAD_US, 6 * interval_us)
         return sum(
             now_us - since >= max(least, 3 * self._longest.get(place, 0)) for place, since in self._absent.items()

@@ -143,7 +143,7 @@ _MEAN: Final = FEATURE_INDEX["flow_mean"]
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
 _REFERRED: Final = (normal.FLOW, normal.PIP, normal.AMPERES, normal.TEMP, normal.SHAKE, normal.HEAD)
-_ASTRAY: Final = (normal.FLOW, normal.HEAD, normal.PIP, normal.AMPERES)
+_REFERRED_TEMP: Final = _REFERRED.index(normal.TEMP)
 _UNIT_SIGNS: Final = (normal.FLOW, normal.PIP, normal.HEAD, normal.WELLHEAD)
 _UNKNOWN: Final = (NAN,) * normal.RATIOS
 # Channel -> what it is compared with to find a wrong unit.
@@ -487,7 +487,7 @@ class Well:
         inverse, low, high, temp, stray, _ = self._scales
         means = window.means
         features[_RATIO:_MEAN] = [
-            1.0 if least < value * one < most else value * one
+            1.0 if least < value < most else value * one
             for value, one, least, most in zip(means, inverse, low, high, strict=False)
         ]
         rise = means[sums.S_TEMP] - temp
@@ -512,7 +512,7 @@ class Well:
             (now_us - broke) / (60 * SECOND_US) if broke else NAN,
             window.cv_after,
             window.cv_before,
-            float(sum(abs(features[_MEAN + place] - 1) > ASTRAY for place in _ASTRAY)),
+            float(self._astray()),
             (means[sums.S_TEMP] - temp) / (self._trip_c - temp) if temp < self._trip_c else NAN,
             shake / SHAKE_FLOOR[self.settings.vibration_unit],
             pip - least_psi if least_psi > 0 else NAN,
@@ -526,20 +526,19 @@ class Well:
         """The features of the half hour."""
         window, features = self._window, self.features
         inverse, low, high, temp, stray, reference = self._scales
-        means = [window.mean(place) for place in range(normal.RATIOS)]
+        means = window.window_means()
         features[_MEAN:_REFERENCE] = [
-            1.0 if least < value * one < most else value * one
-            for value, one, least, most in zip(means, inverse, low, high, strict=True)
+            1.0 if least < value < most else value * one
+            for value, one, least, most in zip(means, inverse, low, high, strict=False)
         ]
         rise = means[normal.TEMP] - temp
         features[_MEAN + normal.TEMP] = 0.0 if abs(rise) < stray else rise
-        for at, (place, (centre, tolerance)) in enumerate(zip(_REFERRED, reference, strict=True), _REFERENCE):
-            if place == normal.TEMP:
-                rise = means[place] - centre
-                features[at] = 0.0 if abs(rise) < tolerance else rise
-            else:
-                ratio = means[place] / centre
-                features[at] = 1.0 if abs(ratio - 1) < tolerance else ratio
+        features[_REFERENCE:_REST] = [
+            1.0 if least < means[place] < most else means[place] * one for place, one, least, most in reference
+        ]
+        _, centre, least, most = reference[_REFERRED_TEMP]
+        temp_mean = means[normal.TEMP]
+        features[_REFERENCE + _REFERRED_TEMP] = 0.0 if least < temp_mean < most else temp_mean - centre
         usual = self.baselines.get(self._bin())
         known = usual is not None and usual.ready
         current_cv = window.cv(sums.S_AMPERES, sums.S_AMPERES2)
@@ -554,7 +553,7 @@ class Well:
             window.slope(sums.S_TEMP) / 6,
         )
         if self.state == RUNNING and not self.troubled and now_us - self._frame_us >= FRAME_US:
-            self._learn(now_us, array("d", [*means, current_cv, flow_cv]))
+            self._learn(now_us, array("d", [*means[: normal.RATIOS], current_cv, flow_cv]))
 
     def _bin(self) -> int:
         """The whole Hz of the present frequency; -1 where there is no drive."""
@@ -597,29 +596,43 @@ class Well:
 
     def _forget_scales(self) -> None:
         self._spike_a = NAN
-        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, ((NAN, NAN),) * len(_REFERRED))
+        unknown = [(place, NAN, NAN, NAN) for place in _REFERRED]
+        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, unknown)
 
     def _find_scales(self) -> None:
         """Work out by what the means are divided, and within what they read 1."""
         usual = self.baselines.get(self._bin()) or self._guess(self._bin())
         if not usual.ready:
             return
-        centres = usual.centre[: normal.RATIOS]
-        strays = [usual.tolerance(place, usual.doubt) for place in range(normal.RATIOS)]
+        centres, strays = usual.centre[: normal.RATIOS], usual.tolerances(usual.doubt)
+        doubt = max(usual.reference_doubt, usual.doubt)
+        far = strays if doubt == usual.doubt else usual.tolerances(doubt)
+        first = usual.reference
+        temp, stray = centres[normal.TEMP], strays[normal.TEMP]
+        reference = [
+            (place, 1.0 / one, one - one * far[place], one + one * far[place])
+            for place, one in [(place, first[place] or NAN) for place in _REFERRED]
+        ]
+        one = first[normal.TEMP] or NAN
+        reference[_REFERRED_TEMP] = (normal.TEMP, one, one - far[normal.TEMP], one + far[normal.TEMP])
         self._spike_a = 1.1 * centres[normal.AMPERES]
         self._scales = (
             [1.0 / centre if centre > 0 else NAN for centre in centres],
-            [1.0 - stray for stray in strays],
-            [1.0 + stray for stray in strays],
-            centres[normal.TEMP],
-            strays[normal.TEMP],
-            tuple(
-                (
-                    usual.reference[place] or NAN,
-                    usual.tolerance(place, max(usual.reference_doubt, usual.doubt)),
-                )
-                for place in _REFERRED
-            ),
+            [centre - centre * one for centre, one in zip(centres, strays, strict=False)],
+            [centre + centre * one for centre, one in zip(centres, strays, strict=False)],
+            temp,
+            stray,
+            reference,
+        )
+
+    def _astray(self) -> int:
+        """How many of flow, intake pressure, current and head left their place over the half hour."""
+        means = self.features[_MEAN:_REFERENCE]
+        return (
+            (abs(means[normal.FLOW] - 1) > ASTRAY)
+            + (abs(means[normal.HEAD] - 1) > ASTRAY)
+            + (abs(means[normal.PIP] - 1) > ASTRAY)
+            + (abs(means[normal.AMPERES] - 1) > ASTRAY)
         )
 
     def _looks_shifted(self) -> bool:

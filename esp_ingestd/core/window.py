@@ -111,8 +111,11 @@ class Window:
         """End the step at `now_us`; True if that ended a block too."""
         step = self.step
         count = step[S_COUNT]
-        self.means = [total / count for total in step]
-        self._block = [total + more for total, more in zip(self._block, step, strict=True)]
+        self.means = step[:] if count == 1.0 else [total / count for total in step]
+        if self._block[S_COUNT]:
+            self._block = [total + more for total, more in zip(self._block, step, strict=True)]
+        else:
+            self._block = step[:]
         step[:] = _ZEROS
         self.newest_us = now_us
         self._follow(self.means[S_AMPERES], now_us)
@@ -127,7 +130,7 @@ class Window:
         blocks.append((now_us, array("d", self._block)))
         if len(blocks) > BLOCKS:
             del blocks[0]
-        self._closed = [sum(column) for column in zip(*(sums for _, sums in blocks), strict=True)]
+        self._closed = list(map(sum, zip(*[sums for _, sums in blocks], strict=True)))
         self._block = list(_ZEROS)
         self.block_us = now_us
 
@@ -154,10 +157,11 @@ class Window:
             self.break_us = now_us
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
-    def mean(self, place: int) -> float:
-        """Mean over the window; NaN with too few readings."""
-        count = self._closed[S_COUNT]
-        return self._closed[place] / count if count >= WINDOW_LEAST else NAN
+    def window_means(self) -> list[float]:
+        """The means over the window, of all that is summed; NaN with too few readings."""
+        closed = self._closed
+        count = closed[S_COUNT]
+        return [total / count for total in closed] if count >= WINDOW_LEAST else [NAN] * SUMS
 
     def cv(self, place: int, square: int) -> float:
         """Coefficient of variation of the readings in the window, %."""
