@@ -100,10 +100,13 @@ FEATURES: Final = (
     Feature("run_min", "min", "how long the pump has been turning"),
     Feature("healthy_run", "1", "1 once this run has lifted as it should, else 0"),
     Feature("interval_min", "min", "usual time between two readings"),
-    Feature("unplanned_stop", "1", "1 from a stop that nobody asked for to the next start, else 0"),
+    Feature("unplanned_stop", "1", "from a stop that nobody asked for to the next start how sure that is, else 0"),
     Feature("frozen_channels", "1", "gauge channels that repeat one value longer than they ever did"),
     Feature("dead_channels", "1", "channels that stay away or implausible"),
     Feature("unit_shifts", "1", "channels that look as if sent in another unit"),
+    Feature("load_before_stop", "1", "motor current over nameplate current in the last reading before the stop"),
+    Feature("current_before_stop", "1", "motor current over its baseline in the last minute before the stop"),
+    Feature("margin_before_stop", "K", "trip temperature less motor temperature in the last reading before the stop"),
 )
 FEATURE_INDEX: Final = {feature.name: index for index, feature in enumerate(FEATURES)}
 INSTANT_COUNT: Final = sum(feature.instant for feature in FEATURES)

@@ -12,6 +12,10 @@ Operating state, from drive frequency and motor current:
     2. A start is `starting` for a minute, then `warm-up` until the well has settled.
     3. A change of frequency by 1 Hz or 2 % is `transient` for as long as the well takes to follow.
     4. One reading that shows a stopped pump between two that show it turning was no stop.
+    5. A drive that is told to stop ramps down. A stop is surely a trip where readings are so close that a ramp would
+       have been seen. Where it could have been missed, or no drive reports, a stop is likely a trip if the pump was
+       ailing; or if it ran settled and at full speed ten minutes before and has not stopped for ten days: a well that
+       stops more often does so by habit. At rarer readings a sound pump's stop is not told from a planned one.
 """
 
 import dataclasses
@@ -121,8 +125,20 @@ CLOCK_AHEAD_US: Final = 120 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
 LONG_GAP_US: Final = 1800 * SECOND_US
 RAMP_US: Final = 600 * SECOND_US
+RAMP_READINGS: Final = 3
+RAMPED: Final = 0.9
+"""Of its speed, or of its current where no drive reports: below that a pump was on its way down."""
+HELD_SPEED: Final = 0.6
+"""Of base frequency: nobody lifts at that, so that a settled pump was brought there to be stopped."""
 FINE_US: Final = 75 * SECOND_US
 """Readings at least this close show whether a drive was ramped down before it stopped."""
+SPARSE_US: Final = 660 * SECOND_US
+"""Readings at least this close show most ramps; at rarer ones a stop by itself says nothing."""
+HABIT_US: Final = 864_000 * SECOND_US
+"""A well that stops more often than this stops by habit."""
+SURE: Final = 1.0
+LIKELY: Final = 0.6
+"""How sure it is that nobody asked for a stop: a ramp would have been seen; or could have been missed."""
 STEADY_US: Final = 300 * SECOND_US
 FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
@@ -164,9 +180,10 @@ _REMEMBERED: Final = (
     "_changed_us",
     "_steady_hz",
     "_hertz_doubted",
-    "_running_hz",
-    "_peak_hz",
+    "_speed",
+    "_peak_speed",
     "_peak_us",
+    "_stopped_us",
     "_off_readings",
     "_resume_us",
     "_frame_us",
@@ -191,15 +208,16 @@ class Well:
         "_idle_a",
         "_nameplate_a",
         "_off_readings",
-        "_peak_hz",
+        "_peak_speed",
         "_peak_us",
         "_quality",
         "_resume_us",
-        "_running_hz",
         "_scales",
         "_shifted",
+        "_speed",
         "_spike_a",
         "_steady_hz",
+        "_stopped_us",
         "_trip_c",
         "_waiting",
         "_window",
@@ -236,9 +254,11 @@ class Well:
         self._changed_us = 0
         self._steady_hz = NAN
         self._hertz_doubted = NAN
-        self._running_hz = NAN
-        self._peak_hz = 0.0
+        self._speed = NAN
+        """Of the last reading that turned, Hz; where no drive reports, its current, A."""
+        self._peak_speed = 0.0
         self._peak_us = 0
+        self._stopped_us = 0
         self._off_readings = 0
         self._resume_us = 0
         self._frame_us = 0
@@ -375,9 +395,9 @@ class Well:
         if hertz >= TURNING_HZ or amperes > self._idle_a:
             if self._off_readings:
                 self._start(now_us)
-            if hertz >= self._peak_hz or now_us - self._peak_us > RAMP_US:
-                self._peak_hz, self._peak_us = hertz, now_us
-            self._running_hz = hertz
+            self._speed = speed = hertz if hertz == hertz else amperes  # noqa: PLR0124  (NaN: no drive reports)
+            if speed >= self._peak_speed or now_us - self._peak_us > max(RAMP_US, RAMP_READINGS * self.interval_us):
+                self._peak_speed, self._peak_us = speed, now_us
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)
@@ -387,7 +407,7 @@ class Well:
                 return
             self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
-            self._stand()
+            self._stand(now_us)
 
     def _change(self, now_us: int, hertz: float) -> None:
         """The frequency is another one, if a second reading says so too; at a start, at once."""
@@ -423,27 +443,40 @@ class Well:
             self.started_us = now_us
             self._window.restart()
             self._steady_hz = NAN
-            self._peak_hz = 0.0
+            self._peak_speed = 0.0
             self._forget_scales()
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
         self.features[_STOP] = 0.0
 
-    def _stand(self) -> None:
+    def _stand(self, now_us: int) -> None:
         self._off_readings += 1
         if self._off_readings == 1:
             self._resume_us = self.started_us
             turned = self.state not in (UNKNOWN, OFF, TRIP)
-            unplanned = turned and self._unplanned()
+            unplanned = self._unplanned(now_us - self.last_us) if turned else 0.0
+            self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
             self.state = TRIP if unplanned else OFF
-            self.features[_STOP] = float(unplanned)
+            self.features[_STOP] = unplanned
+        elif self._off_readings == 2 and self.started_us:  # noqa: PLR2004  (now it is a stop)
+            self._stopped_us = now_us
 
-    def _unplanned(self) -> bool:
-        """The pump was not ramped down; where readings are too rare to show a ramp, it was ailing besides."""
-        if self._running_hz < 0.9 * self._peak_hz:
-            return False
-        fine = self.interval_us <= FINE_US and self._running_hz == self._running_hz
-        return fine or self.troubled
+    def _unplanned(self, step_us: int) -> float:
+        """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
+        settled = self.state in (TRANSIENT, RUNNING)
+        drive = self._steady_hz == self._steady_hz
+        held = drive and settled and self._speed < HELD_SPEED * self.settings.base_frequency_hz
+        if held or self._speed < RAMPED * self._peak_speed:
+            return 0.0
+        if drive and step_us <= FINE_US:
+            return SURE
+        if self.troubled:
+            return LIKELY
+        doubted = self._hertz_doubted == self._hertz_doubted
+        full = not doubted if drive else self.features[_CURRENT] >= RAMPED
+        seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
+        sound = self.state == RUNNING and full and seldom
+        return LIKELY if sound and step_us <= SPARSE_US else 0.0
 
     def _rest(self, values: Sequence[float | None], now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
@@ -451,7 +484,7 @@ class Well:
             return TAKEN
         self._quality.rest(values)
         self.features[_RATIO:_STOP] = _NOTHING
-        self.features[_STOP + 1 :] = (0.0, 0.0, 0.0)
+        self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, 0.0)
         self._window.step_us = now_us
         return WORKED
 
@@ -680,6 +713,10 @@ _STEP: Final = FEATURE_INDEX["current_step"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
 _INTERVAL: Final = FEATURE_INDEX["interval_min"]
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]
+_BEFORE: Final = FEATURE_INDEX["load_before_stop"]
+_LOAD: Final = FEATURE_INDEX["load"]
+_MARGIN: Final = FEATURE_INDEX["trip_margin"]
+_CURRENT: Final = FEATURE_INDEX["current_ratio"]
 _FROZEN: Final = FEATURE_INDEX["frozen_channels"]
 _SHIFTS: Final = FEATURE_INDEX["unit_shifts"]
 _NOTHING: Final = (NAN,) * (_STOP - _RATIO)

@@ -1,0 +1,107 @@
+"""Wells of the independent simulator, read at any sampling, with any channels left out, and what is told of them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.test_diagnosis import TREE
+
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.decode import Decoder
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.well import WellSettings
+from esp_ingestd.simulator import Fault, Field
+
+HOUR_S = 3600.0
+FIELD_START_US = 1_760_000_000 * SECOND_US
+Soil = Callable[[float, dict[str, Any]], dict[str, Any] | None]
+"""What becomes of a payload on its way, by the seconds since the onset; None: it is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event, and how long after the onset it was told, by event time."""
+
+    after_s: float
+    event: AlarmEvent
+
+    def __str__(self) -> str:
+        return f"{self.event.transition} {self.event.diagnosis}"
+
+
+def settings_of(field: Field) -> dict[str, WellSettings]:
+    """What the wells file says of each well."""
+    return {
+        well_id: WellSettings(
+            nameplate_current_a=well.design.motor.nameplate_a, trip_temperature_c=well.design.motor.trip_c
+        )
+        for well_id, well in zip(field.well_ids, field.wells, strict=True)
+    }
+
+
+def play(
+    kind: str | None,
+    interval_s: float,
+    *,
+    wells: int = 2,
+    settled_s: float | None = None,
+    after_s: float | None = None,
+    onset: float = 0.4,
+    without: Sequence[str] = (),
+    soil: Soil = lambda _, payload: payload,
+    settings: Mapping[str, WellSettings] | None = None,
+    delay_s: Callable[[float], float] = lambda _: 0.0,
+    seed: int = 1,
+) -> list[list[Told]]:
+    """What is told of each well: `settled_s` of health, then the fault; one more well stays healthy at the end.
+
+    Args:
+        kind: of the simulator's faults; None: nothing goes wrong.
+        interval_s: between two readings of a well.
+        wells: how many have the fault.
+        settled_s: until the onset; None: 12 h, or 40 readings.
+        after_s: until the end; None: 4 h, or 20 readings.
+        onset: of an interval after a reading.
+        without: channels that no well has.
+        soil: changes the payloads of the wells with the fault.
+        settings: None: nameplate and trip temperature of each motor.
+        delay_s: by the seconds since the onset, how much later a reading arrives.
+        seed: of the field.
+    """
+    settled_s = max(12 * HOUR_S, 40 * interval_s) if settled_s is None else settled_s
+    after_s = max(4 * HOUR_S, 20 * interval_s) if after_s is None else after_s
+    began_s = settled_s + onset * interval_s
+    faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]
+    field = Field(wells + 1, start_us=FIELD_START_US, seed=seed, faults=faults, interval_s=interval_s)
+    known = settings_of(field) if settings is None else settings
+    diagnostician = Diagnostician(TREE, lambda well_id: known.get(well_id, WellSettings()))
+    decoder = Decoder(("esp/{well_id}/telemetry",))
+    told: dict[str, list[Told]] = {well_id: [] for well_id in field.well_ids}
+
+    def tell(events: Sequence[AlarmEvent]) -> None:
+        for event in events:
+            told[event.well_id].append(Told((event.timestamp_us - FIELD_START_US) / SECOND_US - began_s, event))
+
+    for _ in range(int((settled_s + after_s) / interval_s)):
+        now_us = field.now_us
+        since_s = (now_us - FIELD_START_US) / SECOND_US - began_s
+        tell(diagnostician.pass_time(now_us))
+        for well_id, sent in field.step():
+            payload = {name: value for name, value in json.loads(sent).items() if name not in without}
+            soiled = soil(since_s, payload) if well_id != field.well_ids[-1] else payload
+            if soiled is not None:
+                arrived_us = now_us + int(delay_s(since_s) * SECOND_US)
+                decoded = decoder.decode(f"esp/{well_id}/telemetry", json.dumps(soiled).encode(), arrived_us)
+                for reading in decoded.readings:
+                    tell(diagnostician.observe(reading))
+    *ailing, healthy = told.values()
+    assert not healthy, [str(each) for each in healthy]
+    assert not [str(each) for well in ailing for each in well if each.after_s < 0]
+    return ailing
+
+
+def raised(told: Sequence[Told]) -> list[str]:
+    """The diagnoses in the order in which they were raised."""
+    return [each.event.diagnosis for each in told if each.event.transition == "raised"]
