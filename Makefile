@@ -62,6 +62,10 @@ format: .venv/dev ## format the code and repair what ruff can
 	$(python) -m ruff format .
 	$(python) -m ruff check --fix .
 
+.PHONY: diagrams
+diagrams: .venv/dev ## draw the diagrams of the documents anew
+	@.venv/bin/esp-ingestd diagram tree --into docs/decision-tree.md
+
 # In this order: what dev.txt chose holds for the others.
 compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)

@@ -4,6 +4,7 @@ What a command needs is imported inside it: the program must start in a fraction
 """
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -610,6 +611,36 @@ def diagnose(
     if summary:
         for line in test.lines():
             say(line)
+
+
+class Drawing(StrEnum):
+    """What can be drawn."""
+
+    TREE = "tree"
+
+
+@app.command()
+def diagram(
+    what: Annotated[Drawing, typer.Argument(metavar="tree", help="What to draw: the decision tree.")],
+    *,
+    tree: Annotated[Path | None, typer.Option(metavar="FILE", help="The decision tree; else the shipped one.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE", help="Draw it anew in this Markdown page, in place of standard output."),
+    ] = None,
+) -> None:
+    """Draw the decision tree from its file, as a Mermaid flow chart that GitHub and GitLab show as a picture."""
+    from esp_ingestd.diagram import redraw, tree_diagram
+    from esp_ingestd.service import load_tree
+
+    drawing = {Drawing.TREE: lambda: tree_diagram(load_tree(tree))}[what]()
+    if into is None:
+        sys.stdout.write(drawing)
+        return
+    try:
+        into.write_text(redraw(into.read_text("utf-8"), what.value, drawing), "utf-8")
+    except ValueError as error:
+        _refuse(f"{into}: {error}")
 
 
 def _to_moment(option: str, text: str | None) -> int | None:

@@ -1,0 +1,105 @@
+"""Diagrams in the documents, drawn from what they show, in Mermaid's language.
+
+    esp-ingestd diagram tree --into docs/decision-tree.md
+
+writes one anew where it stands: in the block fenced as `mermaid` behind its mark. A test compares, so that none goes
+stale.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from esp_ingestd.core.feature import STATES, TURNING
+from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Group, Question, Tree
+
+# Fill and border of a diagnosis, by severity; legible on light and dark pages.
+_COLOURS: Final = {
+    "info": ("#e8f0fe", "#4a6fa5"),
+    "low": ("#e3f4e1", "#4c8c4a"),
+    "medium": ("#fff4cc", "#b58900"),
+    "high": ("#ffe0c2", "#c0651a"),
+    "critical": ("#fbd5d5", "#b3261e"),
+}
+_WIDE: Final = '%%{init: {"flowchart": {"wrappingWidth": 420}}}%%'
+
+
+def tree_diagram(tree: Tree) -> str:
+    """The questions of a decision tree in the order in which they precede each other, as a Mermaid flow chart."""
+    lines = [_WIDE, "flowchart TB", '    reading(["a reading"]) --> state(["What does the pump do?"])']
+    previous = "state"
+    for group in tree.groups.values():
+        lines += _group(tree, group)
+        lines.append(f"    {previous} --> {group.name}")
+        previous = group.name
+    lines += _explained(tree)
+    for severity, (fill, border) in _COLOURS.items():
+        lines.append(f"    classDef {severity} fill:{fill},stroke:{border},color:#202020")
+    return "\n".join(lines) + "\n"
+
+
+def _group(tree: Tree, group: Group) -> Iterator[str]:
+    """One group: its questions below each other, in their order, and to the right what a yes to each is called."""
+    told = "the first yes is told, or a worse one" if group.exclusive else "each yes is told"
+    yield f'    subgraph {group.name}["<b>{_text(group.ask)}</b> {group.name}, {told}"]'
+    yield "        direction LR"
+    for diagnosis in tree.diagnoses:
+        if diagnosis.group == group.name:
+            yield from _diagnosis(diagnosis)
+    yield "    end"
+
+
+def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:
+    """Its questions, and what a yes to each is called."""
+    latched = "<br/>latched" if diagnosis.latched else ""
+    for question in diagnosis.questions:
+        severity = SEVERITIES[question.severity]
+        answer = f"{diagnosis.name}_{severity}"
+        kept = latched if question.severity == diagnosis.severity else ""
+        yield f'        q{question.index}["{_question(question)}"] -- yes --> {answer}'
+        yield f'        {answer}["{diagnosis.name}<br/>{severity}{kept}"]:::{severity}'
+
+
+def _explained(tree: Tree) -> Iterator[str]:
+    for group in tree.groups.values():
+        for other in group.yields_to:
+            yield f'    {other} -. "explains what is no worse" .-> {group.name}'
+
+
+def _question(question: Question) -> str:
+    """What it asks, of a pump in which state, and by what conditions."""
+    conditions = [_text(f"{'and ' if number else ''}{text}") for number, text in enumerate(question.when)]
+    asked = "" if question.states == TURNING else f"<br/><i>{_text(_states(question.states))}</i>"
+    return f"<b>{_text(question.ask)}</b>{asked}<br/>" + "<br/>".join(conditions)
+
+
+def _states(states: int) -> str:
+    if states == sum(STATES.values()):
+        return "in every state"
+    return "while " + ", ".join(name for name, bit in STATES.items() if bit & states)
+
+
+def _text(text: str) -> str:
+    """Text as Mermaid takes it between quotation marks."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- esp-ingestd diagram {name}\b[^>]*-->\n+```mermaid\n)(.*?)(```\n)", re.DOTALL)
+
+
+def drawn(page: str, name: str) -> str | None:
+    """The diagram of this name that a page holds; None if it has no place for it."""
+    found = _block(name).search(page)
+    return found[2] if found else None
+
+
+def redraw(page: str, name: str, diagram: str) -> str:
+    """The page with this diagram in its place.
+
+    Raises:
+        ValueError: the page has no place for it.
+    """
+    if drawn(page, name) is None:
+        raise ValueError(f"no block fenced as mermaid behind `<!-- esp-ingestd diagram {name} -->`")
+    return _block(name).sub(lambda found: found[1] + diagram + found[3], page)

@@ -1,0 +1,67 @@
+"""The diagrams in the documents are those of the code and the files that they show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from esp_ingestd.cli import app
+from esp_ingestd.core.tree import Tree
+from esp_ingestd.diagram import drawn, tree_diagram
+
+ROOT = Path(__file__).parents[1]
+TREE = (ROOT / "config" / "decision_tree.toml").read_text()
+PAGE = (ROOT / "docs" / "decision-tree.md").read_text()
+
+
+def test_the_page_shows_the_tree_that_ships() -> None:
+    assert drawn(PAGE, "tree") == tree_diagram(Tree.parse(TREE)), "run `esp-ingestd diagram tree --into docs/decision-tree.md`"
+
+
+def test_every_question_and_answer_of_the_tree_is_in_it() -> None:
+    tree = Tree.parse(TREE)
+    diagram = tree_diagram(tree)
+    plain = re.sub(r"<[^>]*>", " ", diagram).replace("&lt;", "<").replace("&gt;", ">")
+    plain = " ".join(plain.split())
+    for question in tree.questions:
+        assert question.ask in plain
+        assert " and ".join(question.when) in plain
+    assert diagram.count("-- yes -->") == len(tree.questions)
+    for diagnosis in tree.diagnoses:
+        assert f'["{diagnosis.name}<br/>' in diagram
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Is there no flow?", "Does nothing flow?"),
+        ('when = ["flow_ratio < 0.1"]', 'when = ["flow_ratio < 0.2"]'),
+        ('severity = "low"', 'severity = "medium"'),
+        ("exclusive = true", "exclusive = false"),
+    ],
+)
+def test_a_change_of_the_tree_changes_it(before: str, after: str) -> None:
+    assert before in TREE
+    assert tree_diagram(Tree.parse(TREE.replace(before, after, 1))) != tree_diagram(Tree.parse(TREE))
+
+
+def test_no_text_of_an_engineer_ends_a_label() -> None:
+    diagram = tree_diagram(Tree.parse(TREE.replace("Is there no flow?", 'Is \\"flow\\" <b>0</b> & ]?', 1)))
+    assert "&quot;flow&quot; &lt;b&gt;0&lt;/b&gt; &amp; ]?" in diagram
+    assert all(line.count('"') <= 4 and line.count('"') % 2 == 0 for line in diagram.splitlines())
+
+
+def test_a_page_is_drawn_anew_in_its_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- esp-ingestd diagram tree -->\n```mermaid\nold\n```\nafter\n")
+    assert CliRunner().invoke(app, ["diagram", "tree", "--into", str(page)]).exit_code == 0
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("```\nafter\n")
+    assert drawn(page.read_text(), "tree") == CliRunner().invoke(app, ["diagram", "tree"]).stdout
+    page.write_text("```mermaid\n```\n")
+    result = CliRunner().invoke(app, ["diagram", "tree", "--into", str(page)])
+    assert result.exit_code == 1
+    assert "no block fenced as mermaid" in result.stderr
