@@ -18,7 +18,9 @@ PAGE = (ROOT / "docs" / "decision-tree.md").read_text()
 
 
 def test_the_page_shows_the_tree_that_ships() -> None:
-    assert drawn(PAGE, "tree") == tree_diagram(Tree.parse(TREE)), "run `esp-ingestd diagram tree --into docs/decision-tree.md`"
+    assert drawn(PAGE, "tree") == tree_diagram(Tree.parse(TREE)), (
+        "run `esp-ingestd diagram tree --into docs/decision-tree.md`"
+    )
 
 
 def test_every_question_and_answer_of_the_tree_is_in_it() -> None:
