@@ -31,6 +31,16 @@ from esp_ingestd.core.batch import Batch, DeadLetter, Written
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
 from esp_ingestd.errors import SchemaOutdated, Unavailable
+from esp_ingestd.rollup import (
+    COUNT_ALARMS,
+    COUNT_DAY,
+    COUNT_HOUR,
+    DAY_US,
+    SELECT_HOURS,
+    SELECT_WELLS,
+    TAKE_MARKS,
+    marks_of,
+)
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -42,7 +52,8 @@ POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, where PostgreS
 MIGRATION_LOCK: Final = 0x65737031  # any constant of our own: "esp1"
 READ_ROWS: Final = 5_000  # of history, at once
 READ_TIMEOUT_S: Final = 300.0  # for one block of it: its first one waits for a sort
-DAY_US: Final = 86_400_000_000
+ROLLUP_WELLS: Final = 100  # of one statement, so that none of them takes long
+ROLLUP_TIMEOUT_S: Final = 3600.0  # for one hour of readings: millions, where wells send every second
 
 # PostgreSQL's error classes and codes (its manual, appendix A) that are a verdict on a row.
 REFUSES_ROWS: Final = re.compile(
@@ -318,6 +329,55 @@ class Database:
             await connection.execute("DELETE FROM dead_letters WHERE dead_letter_id = ANY ($1)", list(gone))
             await connection.executemany(_CHANGE_LETTER, changed)
 
+    async def stale_hours(self) -> list[int]:
+        """The hours that must be rolled up again, the newest first; microseconds since 1970 UTC.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection:
+            return [row[0] for row in await connection.fetch(SELECT_HOURS)]
+
+    async def roll_up(self, hour_us: int) -> int:
+        """Count one hour again, and its day, for the wells that are marked; one transaction.
+
+        Args:
+            hour_us: one of `stale_hours`.
+
+        Returns:
+            How many readings were counted.
+
+        Raises:
+            Unavailable: not now; the hour is still marked.
+
+        Cancel: likewise.
+        """
+        async with (
+            self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection,
+            connection.transaction(isolation="repeatable_read"),
+        ):
+            # Compiling a statement of so many columns takes longer than running it.
+            await connection.execute("SET LOCAL jit = off")
+            well_ids = await self._take_marks(connection, hour_us)
+            counted = 0
+            for start in range(0, len(well_ids), ROLLUP_WELLS):
+                some = well_ids[start : start + ROLLUP_WELLS]
+                counted += sum(row[0] for row in await connection.fetch(COUNT_HOUR, hour_us, some))
+                await connection.execute(COUNT_ALARMS, hour_us, some)
+                await connection.execute(COUNT_DAY, hour_us // DAY_US * DAY_US, some)
+        return counted
+
+    async def _take_marks(self, connection: "Connection[Any]", hour_us: int) -> list[str]:
+        marks = [row[0] for row in await connection.fetch(TAKE_MARKS, hour_us)]
+        well_ids = set[str]().union(*filter(None, marks))
+        if None in marks:
+            # A bound on time spares chunks; without chunks it only makes the steps from well to well longer.
+            is_chunked = self.edition is not None and self.edition.has_hypertables
+            since_us = hour_us // DAY_US * DAY_US if is_chunked else EPOCH_US
+            until_us = since_us + DAY_US if is_chunked else FOREVER_US
+            well_ids.update(row[0] for row in await connection.fetch(SELECT_WELLS, since_us, until_us))
+        return sorted(well_ids)
+
     async def close(self) -> None:
         """Close the connection, politely if the server answers within a second."""
         if (connection := self._connection) is not None:
@@ -412,6 +472,8 @@ class Database:
             rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in batch.events]
             await connection.executemany(_INSERT_EVENT, rows)
             await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in batch.events])
+        if marks := list(marks_of(batch)):
+            await connection.executemany(_INSERT_MARK, marks)
 
 
 async def detect_edition(connection: "Connection[Any]") -> Edition:
@@ -669,6 +731,7 @@ _UPSERT_ALARM: Final = """
         raised_at = excluded.raised_at, "timestamp" = excluded."timestamp", event = excluded.event
     WHERE excluded."timestamp" >= old."timestamp"
 """
+_INSERT_MARK: Final = "INSERT INTO esp_rollup_marks (bucket, well_ids) VALUES ($1, $2)"
 _MARK_PUBLISHED: Final = """
     UPDATE diagnostic_results SET published_at = $2 WHERE event_id = ANY ($1) AND published_at IS NULL
 """

@@ -39,6 +39,11 @@ TABLES = (
     "alarm_states",
     "dead_letters",
     "esp_backfills",
+    "esp_rollup_marks",
+    "esp_rollups_hourly",
+    "esp_rollups_daily",
+    "telemetry_hourly",
+    "telemetry_daily",
 )
 Query = Callable[..., Awaitable[list[Any]]]
 

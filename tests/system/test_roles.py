@@ -71,12 +71,15 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     assert (await daemon.write(batch(reading, b"no JSON"))).duplicates == 1  # by way of a temporary table
     await daemon.unpublished_events()
     await daemon.mark_published([], 0)
+    assert [await daemon.roll_up(hour) for hour in await daemon.stale_hours()] == [1]
     await daemon.close()
 
     ingest = await asyncpg.connect(login(admin, "esp_ingestd", "ingest").dsn.get_secret_value())
     reader = await asyncpg.connect(login(admin, "alice", "alice").dsn.get_secret_value())
     assert await reader.fetchval("SELECT count(*) FROM esp_telemetry") == 1
     assert await reader.fetchval("SELECT times FROM dead_letters") == 2
+    assert await reader.fetchval("SELECT pip_mean FROM telemetry_hourly") == 800
+    assert await reader.fetchval("SELECT readings FROM telemetry_daily") == 1
     for connection, statement in [
         # `dead-letters replay` deletes what it could store at last.
         *[(ingest, deletion) for deletion in DELETIONS if "dead_letters" not in deletion],
