@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
+from pydantic_core import to_json
+
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.decode import Decoder
@@ -32,6 +34,8 @@ HOUR_US: Final = 3600 * SECOND_US
 DAY_S: Final = 86_400.0
 FAR_US: Final = to_microseconds(datetime(9998, 1, 1, tzinfo=UTC))
 """The arrival that a line without one is decoded with: no timestamp is ahead of it."""
+
+_TEXTS: Final = ("well_id", "timestamp", "received_at")
 
 
 class Line(NamedTuple):
@@ -326,15 +330,15 @@ def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
 
 def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
     """The rows of a CSV with a header of payload keys; an empty cell is an absent key."""
-    reader = csv.DictReader(text)
+    reader = csv.reader(text)
+    columns = [(key, str if key in _TEXTS else _number) for key in next(reader, ())]
     for row in reader:
-        present = {key: _value(key, cell) for key, cell in row.items() if key and cell not in ("", None)}
-        yield Line(f"{path}:{reader.line_num}", json.dumps(present).encode())
+        present = {key: read(cell) for (key, read), cell in zip(columns, row, strict=False) if cell and key}
+        if present:
+            yield Line(f"{path}:{reader.line_num}", to_json(present, inf_nan_mode="constants"))
 
 
-def _value(key: str, cell: str) -> str | float:
-    if key in ("well_id", "timestamp", "received_at"):
-        return cell
+def _number(cell: str) -> str | float:
     try:
         return float(cell)
     except ValueError:

@@ -160,7 +160,12 @@ _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
 _REFERRED: Final = (normal.FLOW, normal.PIP, normal.AMPERES, normal.TEMP, normal.SHAKE, normal.HEAD)
 _REFERRED_TEMP: Final = _REFERRED.index(normal.TEMP)
-_UNIT_SIGNS: Final = (normal.FLOW, normal.PIP, normal.HEAD, normal.WELLHEAD)
+_UNIT_SIGNS: Final = (
+    (FLOW_AT, normal.FLOW),
+    (PIP_AT, normal.PIP),
+    (DISCHARGE_AT, normal.HEAD),
+    (WELLHEAD_AT, normal.WELLHEAD),
+)
 _UNKNOWN: Final = (NAN,) * normal.RATIOS
 # Channel -> what it is compared with to find a wrong unit.
 _UNITS: Final = {FLOW_AT: normal.FLOW, PIP_AT: normal.PIP, WELLHEAD_AT: normal.WELLHEAD, CASING_AT: normal.CASING}
@@ -527,7 +532,7 @@ class Well:
         features[_RATIO + normal.TEMP] = 0.0 if abs(rise) < stray else rise
         if block_ended:
             self._work_block(now_us)
-        if self._shifted or self._looks_shifted():
+        if self._shifted or self._looks_shifted(raw):
             self._check_units(raw, now_us)
         run_us = now_us - self.started_us
         flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
@@ -668,12 +673,13 @@ class Well:
             + (abs(means[normal.AMPERES] - 1) > ASTRAY)
         )
 
-    def _looks_shifted(self) -> bool:
+    def _looks_shifted(self, raw: Sequence[float | None]) -> bool:
+        """A channel that is there is far from its baseline, or so far out of its range that no rule reads it."""
         features = self.features
-        return (
-            any(not LEAST_RATIO < features[_RATIO + place] < MOST_RATIO for place in _UNIT_SIGNS)
-            or abs(features[_RATIO + normal.TEMP]) > MOST_RISE_K
-        )
+        for place, quantity in _UNIT_SIGNS:
+            if not LEAST_RATIO < features[_RATIO + quantity] < MOST_RATIO and raw[place] is not None:
+                return True
+        return abs(features[_RATIO + normal.TEMP]) > MOST_RISE_K
 
     def _check_units(self, raw: Sequence[float | None], now_us: int) -> None:
         """Look for channels that stand to their baseline as one unit to another while the motor runs as ever."""
