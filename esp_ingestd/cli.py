@@ -617,11 +617,13 @@ class Drawing(StrEnum):
     """What can be drawn."""
 
     TREE = "tree"
+    ALARM = "alarm"
+    SHELF = "shelf"
 
 
 @app.command()
 def diagram(
-    what: Annotated[Drawing, typer.Argument(metavar="tree", help="What to draw: the decision tree.")],
+    what: Annotated[Drawing, typer.Argument(help="The decision tree, the life of an alarm, or how one is shelved.")],
     *,
     tree: Annotated[Path | None, typer.Option(metavar="FILE", help="The decision tree; else the shipped one.")] = None,
     into: Annotated[
@@ -629,11 +631,16 @@ def diagram(
         typer.Option(metavar="PAGE", help="Draw it anew in this Markdown page, in place of standard output."),
     ] = None,
 ) -> None:
-    """Draw the decision tree from its file, as a Mermaid flow chart that GitHub and GitLab show as a picture."""
-    from esp_ingestd.diagram import redraw, tree_diagram
+    """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
+    from esp_ingestd.core.alarm import SHELF, TABLE
+    from esp_ingestd.diagram import alarm_diagram, redraw, tree_diagram
     from esp_ingestd.service import load_tree
 
-    drawing = {Drawing.TREE: lambda: tree_diagram(load_tree(tree))}[what]()
+    drawing = {
+        Drawing.TREE: lambda: tree_diagram(load_tree(tree)),
+        Drawing.ALARM: lambda: alarm_diagram(TABLE),
+        Drawing.SHELF: lambda: alarm_diagram(SHELF),
+    }[what]()
     if into is None:
         sys.stdout.write(drawing)
         return

@@ -1,15 +1,19 @@
 """Diagrams in the documents, drawn from what they show, in Mermaid's language.
 
     esp-ingestd diagram tree --into docs/decision-tree.md
+    esp-ingestd diagram alarm --into docs/diagnosis.md
 
-writes one anew where it stands: in the block fenced as `mermaid` behind its mark. A test compares, so that none goes
+write one anew where it stands: in the block fenced as `mermaid` behind its mark. A test compares, so that none goes
 stale.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final, TypeVar
 
+from esp_ingestd.core.alarm import Signal
 from esp_ingestd.core.feature import STATES, TURNING
 from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Group, Question, Tree
 
@@ -22,6 +26,25 @@ _COLOURS: Final = {
     "critical": ("#fbd5d5", "#b3261e"),
 }
 _WIDE: Final = '%%{init: {"flowchart": {"wrappingWidth": 420}}}%%'
+_State = TypeVar("_State", bound=Enum)
+
+
+def alarm_diagram(table: Mapping[tuple[_State, Signal], tuple[_State, str]]) -> str:
+    """The transitions of an alarm as a Mermaid state diagram: what happens, and in bold what is told of it.
+
+    Args:
+        table: of `core.alarm`, whose first entry begins in the state in which there is no alarm.
+    """
+    start = next(iter(table))[0]
+    arrows: dict[tuple[_State, _State], list[str]] = defaultdict(list)
+    for (state, signal), (after, told) in table.items():
+        arrows[state, after].append(f"{signal.value} <b>{told}</b>" if told else signal.value)
+    states = dict.fromkeys(state for pair in arrows for state in pair if state is not start)
+    lines = ["stateDiagram-v2", *(f'    state "{state.value}" as {state.name}' for state in states)]
+    for (state, after), labels in arrows.items():
+        ends = ("[*]" if each is start else each.name for each in (state, after))
+        lines.append(f"    {' --> '.join(ends)}: {'<br/>'.join(labels)}")
+    return "\n".join(lines) + "\n"
 
 
 def tree_diagram(tree: Tree) -> str:

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from esp_ingestd.cli import app
+from esp_ingestd.core.alarm import SHELF, TABLE
 from esp_ingestd.core.tree import Tree
-from esp_ingestd.diagram import drawn, tree_diagram
+from esp_ingestd.diagram import alarm_diagram, drawn, tree_diagram
 
 ROOT = Path(__file__).parents[1]
 TREE = (ROOT / "config" / "decision_tree.toml").read_text()
@@ -21,6 +22,20 @@ def test_the_page_shows_the_tree_that_ships() -> None:
     assert drawn(PAGE, "tree") == tree_diagram(Tree.parse(TREE)), (
         "run `esp-ingestd diagram tree --into docs/decision-tree.md`"
     )
+
+
+@pytest.mark.parametrize(("name", "diagram"), [("alarm", alarm_diagram(TABLE)), ("shelf", alarm_diagram(SHELF))])
+def test_the_page_shows_the_life_of_an_alarm_as_its_tables_have_it(name: str, diagram: str) -> None:
+    page = (ROOT / "docs" / "diagnosis.md").read_text()
+    assert drawn(page, name) == diagram, f"run `esp-ingestd diagram {name} --into docs/diagnosis.md`"
+
+
+def test_every_transition_is_drawn() -> None:
+    diagram = alarm_diagram(TABLE)
+    for (state, signal), (after, told) in TABLE.items():
+        ends = ["[*]" if each.name == "NORMAL" else each.name for each in (state, after)]
+        (line,) = (line for line in diagram.splitlines() if line.startswith(f"    {ends[0]} --> {ends[1]}: "))
+        assert (f"{signal.value} <b>{told}</b>" if told else signal.value) in line
 
 
 def test_every_question_and_answer_of_the_tree_is_in_it() -> None:

@@ -1,32 +1,41 @@
 """Alarms: a diagnosis that stands for a well, its life, and the events that tell of it.
 
 Theory of operation. There is at most one alarm for a well and a diagnosis. Its questions (core/diagnosis.py) decide
-when it comes and goes; the delays and deadbands are theirs. What happens to an alarm is a signal, and TABLE says
-what a signal does in each state: the next state, and the transition that is told, if any.
+when it comes and goes; the delays and deadbands are theirs. What people do with it comes as commands
+(core/command.py). Either is a signal, and TABLE says what a signal does in each state: the next state, and the
+transition that is told, if any. SHELF does the same for shelving, which lies across the states. The diagrams in
+docs/diagnosis.md are drawn from both.
 
     1. An alarm is born PENDING, when a question is first met, and is told of only once that has stood for the
        question's on-delay. What falls back before that leaves no trace.
-    2. An alarm that latches, at the highest severity of a latching diagnosis, is LATCHED once its condition is gone,
-       without an event: it goes on standing, and is ACTIVE again when its condition is. It ends only where its
-       diagnosis latches no more.
-    3. Severity only rises, and says so once (`escalated`).
-    4. When the well stops, the alarms end (`well_off`) whose questions are not asked of a pump that stands. An alarm
-       that another one explains ends as `superseded` and is PENDING again: it is told once more if it outlives its
-       explanation.
-    5. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
-       has been gone for a day, through stops of the well too, and counts.
-    6. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
-       transition and its time. Processing a reading twice yields the same ids.
+    2. Severity only rises, and says so once (`escalated`). Whoever acknowledged it acknowledged something milder: it
+       is ACTIVE again.
+    3. ACKNOWLEDGED outlives everything but that: the condition may go and come back.
+    4. An alarm that latches, at the highest severity of a latching diagnosis, is LATCHED once its condition is gone,
+       and ACTIVE again, or ACKNOWLEDGED, when the condition is. It ends by a reset.
+    5. When the well stops, the alarms end (`well_off`) whose questions are not asked of a pump that stands; latched
+       ones wait. An alarm that another one explains ends as `superseded` and is PENDING again: it is told once more
+       if it outlives its explanation. One whose rule was put out of service, or that compares with a baseline that
+       was reset, ends as `reset`.
+    6. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
+       has been gone for a day, and counts. A stop of the well ends that one too; raised again within the day it is
+       recurring from its first moment.
+    7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
+       not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
+       what was shelved was milder; so does whatever else ends the alarm.
+    8. A critical alarm that nobody acknowledged is `raised` again after an hour, once, with the same alarm_id.
+    9. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
+       transition and its time, or, of a command, how many commands the alarm had heeded. Processing a reading or a
+       command twice yields the same ids.
 
 Suppressed and out of service are not states of an alarm: a question is not asked in an operating state that is not
-its own, and one that the wells file does not enable is never asked. Nobody can acknowledge, shelve or reset an alarm
-yet.
+its own, and one that the wells file does not enable is never asked.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from esp_ingestd.core.reading import SECOND_US, to_iso
@@ -39,7 +48,16 @@ class State(Enum):
     NORMAL = "normal"
     PENDING = "pending"
     ACTIVE = "active"
+    ACKNOWLEDGED = "acknowledged"
     LATCHED = "latched"
+    LATCHED_ACKNOWLEDGED = "latched, acknowledged"
+
+
+class Shelf(Enum):
+    """Whether an alarm is shelved."""
+
+    OFF = "not shelved"
+    ON = "shelved"
 
 
 class Signal(Enum):
@@ -51,8 +69,16 @@ class Signal(Enum):
     WORSE = "a question of higher severity is met"
     RETURNED = "condition gone for its off-delay"
     RETURNED_LATCHING = "condition gone, and it latches"
+    RELEASED = "condition gone, and a new tree latches it no more"
     WELL_OFF = "well stopped"
     SUPERSEDED = "explained by another alarm"
+    WITHDRAWN = "rule out of service, or baseline reset"
+    OVERDUE = "critical for an hour, and nobody acknowledged it"
+    ACKNOWLEDGE = "acknowledge"
+    RESET = "reset"
+    SHELVE = "shelve"
+    UNSHELVE = "unshelve"
+    EXPIRED = "its time on the shelf is over"
 
 
 # (state, signal) -> (next state, transition told or ""). What is not listed does nothing.
@@ -61,15 +87,41 @@ TABLE: Final[Mapping[tuple[State, Signal], tuple[State, str]]] = {
     (State.PENDING, Signal.LOST): (State.NORMAL, ""),
     (State.PENDING, Signal.DUE): (State.ACTIVE, "raised"),
     (State.ACTIVE, Signal.WORSE): (State.ACTIVE, "escalated"),
+    (State.ACTIVE, Signal.OVERDUE): (State.ACTIVE, "raised"),
+    (State.ACTIVE, Signal.ACKNOWLEDGE): (State.ACKNOWLEDGED, "acknowledged"),
     (State.ACTIVE, Signal.RETURNED): (State.NORMAL, "cleared"),
     (State.ACTIVE, Signal.RETURNED_LATCHING): (State.LATCHED, ""),
     (State.ACTIVE, Signal.WELL_OFF): (State.NORMAL, "cleared"),
     (State.ACTIVE, Signal.SUPERSEDED): (State.PENDING, "cleared"),
+    (State.ACTIVE, Signal.WITHDRAWN): (State.NORMAL, "cleared"),
+    (State.ACKNOWLEDGED, Signal.WORSE): (State.ACTIVE, "escalated"),
+    (State.ACKNOWLEDGED, Signal.RETURNED): (State.NORMAL, "cleared"),
+    (State.ACKNOWLEDGED, Signal.RETURNED_LATCHING): (State.LATCHED_ACKNOWLEDGED, ""),
+    (State.ACKNOWLEDGED, Signal.WELL_OFF): (State.NORMAL, "cleared"),
+    (State.ACKNOWLEDGED, Signal.SUPERSEDED): (State.PENDING, "cleared"),
+    (State.ACKNOWLEDGED, Signal.WITHDRAWN): (State.NORMAL, "cleared"),
     (State.LATCHED, Signal.MET): (State.ACTIVE, ""),
-    # These two reach an alarm that latched under an earlier tree.
-    (State.LATCHED, Signal.RETURNED): (State.NORMAL, "cleared"),
-    (State.LATCHED, Signal.WELL_OFF): (State.NORMAL, "cleared"),
+    (State.LATCHED, Signal.OVERDUE): (State.LATCHED, "raised"),
+    (State.LATCHED, Signal.ACKNOWLEDGE): (State.LATCHED_ACKNOWLEDGED, "acknowledged"),
+    (State.LATCHED, Signal.RESET): (State.NORMAL, "cleared"),
+    (State.LATCHED, Signal.RELEASED): (State.NORMAL, "cleared"),
+    (State.LATCHED, Signal.WITHDRAWN): (State.NORMAL, "cleared"),
+    (State.LATCHED_ACKNOWLEDGED, Signal.MET): (State.ACKNOWLEDGED, ""),
+    (State.LATCHED_ACKNOWLEDGED, Signal.RESET): (State.NORMAL, "cleared"),
+    (State.LATCHED_ACKNOWLEDGED, Signal.RELEASED): (State.NORMAL, "cleared"),
+    (State.LATCHED_ACKNOWLEDGED, Signal.WITHDRAWN): (State.NORMAL, "cleared"),
 }
+# The same for shelving, of an alarm that stands; one that ends is not shelved.
+SHELF: Final[Mapping[tuple[Shelf, Signal], tuple[Shelf, str]]] = {
+    (Shelf.OFF, Signal.SHELVE): (Shelf.ON, "shelved"),
+    (Shelf.ON, Signal.SHELVE): (Shelf.ON, "shelved"),
+    (Shelf.ON, Signal.UNSHELVE): (Shelf.OFF, "unshelved"),
+    (Shelf.ON, Signal.EXPIRED): (Shelf.OFF, "unshelved"),
+    (Shelf.ON, Signal.WORSE): (Shelf.OFF, ""),
+}
+STANDING: Final = frozenset(State) - {State.NORMAL, State.PENDING}
+ACKNOWLEDGED: Final = frozenset({State.ACKNOWLEDGED, State.LATCHED_ACKNOWLEDGED})
+LATCHED: Final = frozenset({State.LATCHED, State.LATCHED_ACKNOWLEDGED})
 DAY_US: Final = 86_400 * SECOND_US
 RECURRING_COUNT: Final = 3
 NEVER: Final = -1
@@ -81,9 +133,20 @@ def alarm_id_of(well_id: str, diagnosis: str, raised_us: int) -> str:
     return str(uuid5(_NAMESPACE, f"{well_id}/{diagnosis}/{raised_us}"))
 
 
-def event_id_of(alarm_id: str, transition: str, at_us: int) -> str:
-    """The identity of one transition of one alarm."""
-    return str(uuid5(_NAMESPACE, f"{alarm_id}/{transition}/{at_us}"))
+def event_id_of(alarm_id: str, transition: str, number: int) -> str:
+    """The identity of one transition of one alarm: `number` is its time, or how many commands were heeded by then."""
+    return str(uuid5(_NAMESPACE, f"{alarm_id}/{transition}/{number}"))
+
+
+class Order(NamedTuple):
+    """Why an alarm changes without a reading: a command, or time that is over."""
+
+    at_us: int
+    """When, by the clock of the daemon; microseconds since 1970 UTC."""
+    number: int
+    """What the event's identity is derived from: how many commands the alarm has heeded, this one included."""
+    by: str = ""
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +158,7 @@ class AlarmEvent:
     well_id: str
     timestamp_us: int
     transition: str
+    """Empty where the alarm stands otherwise than before and no transition says so: then only its state is told."""
     reason: str
     """Why it was cleared; empty for every other transition."""
     state: str
@@ -115,6 +179,14 @@ class AlarmEvent:
     tree_version: str
     telemetry_snapshot: Mapping[str, Any]
     """The reading at which it happened, as JSON values: for the table, not on the topic."""
+    acknowledged: bool = False
+    shelved_until_us: int = 0
+    """Until when it is shelved; 0 if it is not."""
+    by: str = ""
+    """Who commanded this transition; empty where nobody did."""
+    comment: str = ""
+    seq: int = 0
+    """The place of this event among those of its alarm, from 1; of events of an older version 0."""
 
     @property
     def priority(self) -> int:
@@ -147,6 +219,11 @@ class AlarmEvent:
             "recurring": self.recurring,
             "count": self.count,
             "tree_version": self.tree_version,
+            "acknowledged": self.acknowledged,
+            "shelved_until": to_iso(self.shelved_until_us) if self.shelved_until_us else "",
+            "by": self.by,
+            "comment": self.comment,
+            "seq": self.seq,
         }
 
     def state_payload(self) -> dict[str, object]:
@@ -206,13 +283,18 @@ class Alarm:
         "confidence",
         "count",
         "diagnosis",
+        "heeded",
         "question",
         "raised_us",
         "recurring",
+        "reminded",
         "returned_us",
         "role",
+        "seq",
         "severity",
+        "shelved_until_us",
         "state",
+        "told_us",
         "watches",
     )
 
@@ -229,19 +311,71 @@ class Alarm:
         self.count = 0
         self.recurring = False
         self.returned_us = NEVER
+        """Since when its condition is gone; NEVER while it holds."""
+        self.shelved_until_us = 0
+        self.seq = 0
+        """How many events told of it."""
+        self.heeded = 0
+        """How many commands changed it."""
+        self.reminded = False
+        self.told_us = 0
+        """When people were last told that it needs them, by the daemon's clock; 0: before its start."""
 
     @property
     def stands(self) -> bool:
         """It was told and has not ended."""
-        return self.state not in (State.NORMAL, State.PENDING)
+        return self.state in STANDING
 
-    def signal(self, signal: Signal) -> str | None:
-        """Apply a signal; the transition to tell, "" for none, None where the table has nothing for it."""
+    @property
+    def is_shelved(self) -> bool:
+        """It is silent for a while."""
+        return self.shelved_until_us > 0
+
+    @property
+    def explains(self) -> bool:
+        """Its condition holds, so that it may explain another alarm."""
+        return self.state in (State.ACTIVE, State.ACKNOWLEDGED) and self.returned_us == NEVER
+
+    @property
+    def told_state(self) -> str:
+        """Its state in the words of CONTRACT §5."""
+        if not self.stands:
+            return "cleared"
+        if self.is_shelved:
+            return "shelved"
+        return "latched" if self.state in LATCHED else self.state.value
+
+    @property
+    def latches(self) -> bool:
+        """It waits for a reset when its condition is gone."""
+        return self.diagnosis.latched and self.severity == self.diagnosis.severity
+
+    def signal(self, signal: Signal, until_us: int = 0) -> str | None:
+        """Apply a signal; the transition to tell, "" for none, None where the tables have nothing for it.
+
+        Args:
+            signal: what happened.
+            until_us: of a shelving, its end.
+        """
         found = TABLE.get((self.state, signal))
-        if found is None:
+        shelved = SHELF.get((Shelf.ON if self.is_shelved else Shelf.OFF, signal)) if self.stands else None
+        if found is None and shelved is None:
             return None
-        self.state, transition = found
-        return transition
+        self.state, transition = found or (self.state, "")
+        shelf, told = shelved or (Shelf.ON, "")
+        if shelf is Shelf.OFF or not self.stands:
+            self.shelved_until_us = 0
+        elif shelved:
+            self.shelved_until_us = until_us
+        return transition or told
+
+    def begin(self, well_id: str, at_us: int) -> None:
+        """It is raised at `at_us`, as an alarm of its own identity."""
+        self.raised_us = at_us
+        self.alarm_id = alarm_id_of(well_id, self.diagnosis.name, at_us)
+        self.returned_us = NEVER
+        self.seq = self.heeded = 0
+        self.reminded = False
 
     def look(self, met: int, asked: int, state: int, features: Sequence[float], now_us: int) -> None:
         """Take in the answers at `now_us`: of the questions `asked`, those `met`; both as bits."""
@@ -265,6 +399,12 @@ class Alarm:
         """Forget the answers of questions that are not asked in `states`."""
         for question, watch in zip(self.diagnosis.questions, self.watches, strict=True):
             if not question.states & states:
+                watch.forget()
+
+    def forget_those(self, bits: int) -> None:
+        """Forget the answers of the questions with these bits."""
+        for question, watch in zip(self.diagnosis.questions, self.watches, strict=True):
+            if question.bit & bits:
                 watch.forget()
 
     def strongest(self) -> Question | None:
@@ -295,7 +435,7 @@ class Alarm:
 
     def remember(self) -> dict[str, Any]:
         """All of it as JSON values; `recall` takes it back."""
-        values = {name: getattr(self, name) for name in _REMEMBERED}
+        values = {name: getattr(self, name) for name in (*_REMEMBERED, *_REMEMBERED_SINCE_3)}
         watches = [[watch.met_us, watch.samples, watch.standing, watch.gone_us] for watch in self.watches]
         question = self.diagnosis.questions.index(self.question)
         return {**values, "state": self.state.value, "question": question, "watches": watches}
@@ -304,13 +444,15 @@ class Alarm:
         """Take back what `remember` gave; where the tree asks more questions or fewer, only the alarm's own stands."""
         for name in _REMEMBERED:
             setattr(self, name, remembered[name])
+        for name in _REMEMBERED_SINCE_3:
+            setattr(self, name, remembered.get(name, getattr(self, name)))
         self.state = State(remembered["state"])
         questions = self.diagnosis.questions
         self.question = questions[min(remembered["question"], len(questions) - 1)]
         if len(remembered["watches"]) == len(questions):
             self.watches = [Watch(*values) for values in remembered["watches"]]
         else:
-            self.watches[questions.index(self.question)].standing = self.state is State.ACTIVE
+            self.watches[questions.index(self.question)].standing = self.state in (State.ACTIVE, State.ACKNOWLEDGED)
 
 
 _REMEMBERED: Final = (
@@ -324,3 +466,5 @@ _REMEMBERED: Final = (
     "returned_us",
 )
 """Of an alarm, what is kept as it is."""
+_REMEMBERED_SINCE_3: Final = ("shelved_until_us", "seq", "heeded", "reminded")
+"""And what a snapshot of form 2 does not know."""

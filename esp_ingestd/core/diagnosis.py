@@ -8,39 +8,51 @@ Rules:
        comes later and ranks higher ends the other as superseded.
     4. A channel that is missing or bad makes a question not assessable: it neither raises nor clears.
     5. A healthy well costs one pass over its channels and one compiled function; nothing is built for it.
+    6. What people do, and when they were told, goes by the daemon's clock: shelving, the reminder of a critical alarm,
+       the times of what commands changed. All else is event time.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from esp_ingestd.core.alarm import (
+    ACKNOWLEDGED,
     DAY_US,
+    LATCHED,
     NEVER,
     RECURRING_COUNT,
     Alarm,
     AlarmEvent,
+    Order,
     Signal,
-    State,
-    alarm_id_of,
     event_id_of,
 )
+from esp_ingestd.core.command import Answer, Command, Refusal, RefusedError
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
 from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
 
 STANDING_STILL: Final = OFF | TRIP
-SNAPSHOT_FORM: Final = 2
+SNAPSHOT_FORM: Final = 3
+READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
+"""2: without commands."""
 LOOK_US: Final = 5 * SECOND_US
+REMIND_US: Final = 3600 * SECOND_US
+REPEATED_US: Final = 300 * SECOND_US
+"""A command that says the same within so long is the one before, delivered again."""
+RESETS_KEPT: Final = 8
+CRITICAL: Final = SEVERITIES.index("critical")
 _SILENCE: Final = FEATURE_INDEX["silence_s"]
 
 
 class Patient:
     """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
 
-    __slots__ = ("alarms", "enabled", "raised", "well")
+    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "well")
 
     def __init__(self, well: Well, enabled: int) -> None:
         self.well = well
@@ -49,7 +61,37 @@ class Patient:
         self.alarms: dict[int, Alarm] = {}
         """By the diagnosis's place in the tree, whose order is precedence."""
         self.raised: dict[int, list[int]] = {}
-        """When each diagnosis was raised within the last day."""
+        """When each diagnosis last came within the last day."""
+        self.heeded: tuple[str, int] = ("", 0)
+        """The command that was heeded last, by its identity, and when."""
+        self.relearned = 0
+        """How often its baseline was reset."""
+        self.resets: list[str] = []
+        """The alarms that commands reset last, by their ids."""
+
+    def came(self, alarm: Alarm, now_us: int) -> bool:
+        """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
+        place = alarm.diagnosis.index
+        earlier = [t for t in self.raised.get(place, ()) if now_us - t < DAY_US]
+        times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
+        return len(times) == RECURRING_COUNT
+
+    def standing_alarm(self, alarm_id: str) -> Alarm | None:
+        """The standing alarm of this identity."""
+        return next((a for a in self.alarms.values() if a.stands and a.alarm_id == alarm_id), None)
+
+    def repeats(self, command: Command, at_us: int) -> bool:
+        """Whether a command is the one heeded last, delivered again; the next one is compared with this."""
+        identity, heeded_us = self.heeded
+        same = identity == command.identity and 0 <= at_us - heeded_us < REPEATED_US
+        if not same:
+            self.heeded = (command.identity, at_us)
+        return same
+
+    def sweep(self) -> None:
+        """Let go of alarms that have ended and that nothing announces again."""
+        for place in [place for place, a in self.alarms.items() if not a.stands and not a.hopeful()]:
+            del self.alarms[place]
 
     def follow(self, events: Sequence[AlarmEvent]) -> None:
         """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
@@ -81,20 +123,35 @@ class Visit:
         return self.patient.well.features
 
 
+class Figures(NamedTuple):
+    """How the standing alarms are treated, over all wells; each a number of alarms."""
+
+    acknowledged: int
+    shelved: int
+    latched: int
+    recurring: int
+    stale: int
+    """Standing for more than a day."""
+
+
 class Diagnostician:
     """Diagnoses all wells; bounded memory per well.
 
     Args:
         tree: the compiled decision tree.
         wells: the settings of a well by its id; asked once, when a well is first seen.
+        live: people and their SCADA are on the other side. Then a critical alarm that nobody acknowledged is raised
+            again, and a change of an alarm's state that is no transition is told too, as an event without one.
     """
 
-    def __init__(self, tree: Tree, wells: Callable[[str], WellSettings]) -> None:
+    def __init__(self, tree: Tree, wells: Callable[[str], WellSettings], *, live: bool = False) -> None:
         self._tree = tree
         self._wells = wells
         self._patients: dict[str, Patient] = {}
         self._since_us = 0
         self._look_us = 0
+        self._live = live
+        self._due_us = 0.0
         self._standing = dict.fromkeys(SEVERITIES, 0)
 
     def observe(self, reading: Reading) -> Sequence[AlarmEvent]:
@@ -118,28 +175,30 @@ class Diagnostician:
         return events
 
     def pass_time(self, now_us: int, *, at_once: bool = False) -> Sequence[AlarmEvent]:
-        """What falls due by time alone, at `now_us`: wells that have gone silent.
+        """What falls due by time alone, at `now_us`: wells that have gone silent, shelvings that are over, reminders.
 
         Silence counts from the first call on, so that a backlog after a restart is no silence. All wells are looked at
         every LOOK_US, or `at_once`.
         """
         if not self._since_us:
             self._since_us = now_us
+        due = self._fall_due(now_us) if now_us >= self._due_us else ()
         if now_us < self._look_us and not at_once:
-            return ()
+            return due
         self._look_us = now_us + LOOK_US
         place = self._tree.place.get("COMM_LOSS")
         if place is None:
-            return ()
+            return due
         newest_us = max((p.well.received_us for p in self._patients.values()), default=0)
-        events: list[AlarmEvent] = []
+        events = list(due)
         for patient in self._patients.values():
             well = patient.well
             allowed_us = well.silence_us()
             silent_us = now_us - max(well.received_us, self._since_us) - allowed_us
             # Where nothing comes from any well the link to us is at fault: no well is blamed.
             fleet = len(self._patients) > 1 and now_us - newest_us > allowed_us // 2
-            if silent_us > 0 and place not in patient.alarms and not fleet:
+            known = patient.alarms.get(place)
+            if silent_us > 0 and (known is None or known.returned_us != NEVER) and not fleet:
                 events += self._silent(patient, place, silent_us)
         return events
 
@@ -157,6 +216,41 @@ class Diagnostician:
         finally:
             well.last_us = last_us
             well.features[_SILENCE] = 0.0
+
+    def obey(self, command: Command, at_us: int) -> tuple[Answer, Sequence[AlarmEvent]]:
+        """Heed a command that arrived at `at_us`, or refuse it: the answer, and what changed."""
+        events: list[AlarmEvent] = []
+        reason, detail = None, ""
+        try:
+            detail = self._heed(command, at_us, events)
+        except RefusedError as refused:
+            reason, detail = refused.reason, str(refused)
+        answer = Answer(
+            well_id=command.well_id,
+            command=command.word,
+            alarm_id=command.alarm_id,
+            by=command.by,
+            reason=reason,
+            detail=detail,
+            event_id=events[0].event_id if events and command.alarm_id else "",
+            at_us=at_us,
+        )
+        return answer, events
+
+    def relearned(self, well_id: str) -> int:
+        """How often a well's baseline was reset."""
+        return self._patients[well_id].relearned
+
+    def figures(self, now_us: int) -> Figures:
+        """How the standing alarms are treated, at `now_us`."""
+        standing = [a for patient in self._patients.values() for a in patient.alarms.values() if a.stands]
+        return Figures(
+            acknowledged=sum(a.state in ACKNOWLEDGED for a in standing),
+            shelved=sum(a.is_shelved for a in standing),
+            latched=sum(a.state in LATCHED for a in standing),
+            recurring=sum(a.recurring for a in standing),
+            stale=sum(now_us - a.raised_us > DAY_US for a in standing),
+        )
 
     def explain(self, well_id: str) -> Iterator[str]:
         """The questions asked of a well at its newest reading, each with its answer and what it saw; its alarms."""
@@ -200,6 +294,9 @@ class Diagnostician:
             "well": patient.well.remember(),
             "alarms": {names[place].name: alarm.remember() for place, alarm in patient.alarms.items()},
             "raised": {names[place].name: times for place, times in patient.raised.items()},
+            "heeded": patient.heeded,
+            "relearned": patient.relearned,
+            "resets": patient.resets,
         }
         return json.dumps(document, separators=(",", ":")).encode()
 
@@ -219,10 +316,16 @@ class Diagnostician:
                     alarm.recall(remembered)
                 if times := document["raised"].get(diagnosis.name):
                     patient.raised[place] = times
+            identity, heeded_us = document.get("heeded", patient.heeded)
+            patient.heeded = str(identity), int(heeded_us)
+            patient.relearned = int(document.get("relearned", 0))
+            patient.resets = list(document.get("resets", ()))
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             self._patients.pop(well_id, None)
             raise ValueError(f"well {well_id}: no snapshot that can be read: {error!r}") from error
+        self._due_us = 0.0
         for alarm in patient.alarms.values():
+            alarm.forget_those(~patient.enabled)
             if alarm.stands:
                 self._count(alarm, +1)
 
@@ -264,7 +367,9 @@ class Diagnostician:
     def _settle(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
         """Give an alarm the signals that follow from its questions, and tell what comes of them."""
         question = alarm.strongest()
-        if question is None:
+        if question is None and alarm.stands and not alarm.diagnosis.bits & visit.patient.enabled:
+            yield from self._end(visit, alarm, Signal.WITHDRAWN, "reset")
+        elif question is None:
             if alarm.stands:
                 yield from self._return(visit, alarm)
         elif alarm.stands:
@@ -279,27 +384,26 @@ class Diagnostician:
         if alarm.returned_us != NEVER:
             alarm.returned_us = NEVER
             alarm.count += 1
-            alarm.signal(Signal.MET)
+            alarm.recurring |= visit.patient.came(alarm, visit.now_us)
+            yield from self._move(visit, alarm, Signal.MET)
+            yield from self._supersede(visit, alarm)
         if question.severity > alarm.severity:
             self._count(alarm, -1)
             alarm.severity, alarm.question = question.severity, question
             self._count(alarm, +1)
             alarm.signal(Signal.WORSE)
+            alarm.told_us = visit.reading[-1]
             yield self._event(visit, alarm, "escalated")
 
     def _raise(self, visit: Visit, alarm: Alarm, question: Question) -> None:
         patient, now_us = visit.patient, visit.now_us
-        place = alarm.diagnosis.index
-        earlier = [t for t in patient.raised.get(place, ()) if now_us - t < DAY_US]
-        patient.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
         alarm.signal(Signal.MET)  # one that ended while another of its questions was met is NORMAL still
         alarm.signal(Signal.DUE)
-        alarm.returned_us = NEVER
-        alarm.raised_us = now_us
-        alarm.alarm_id = alarm_id_of(patient.well.well_id, alarm.diagnosis.name, now_us)
+        alarm.begin(patient.well.well_id, now_us)
+        alarm.told_us = visit.reading[-1]
         alarm.severity, alarm.question = question.severity, question
-        alarm.count = len(patient.raised[place])
-        alarm.recurring = alarm.count >= RECURRING_COUNT
+        alarm.recurring = patient.came(alarm, now_us)
+        alarm.count = len(patient.raised[alarm.diagnosis.index])
         alarm.role = "secondary" if self._preceded(patient, alarm) else "primary"
         self._count(alarm, +1)
 
@@ -307,20 +411,153 @@ class Diagnostician:
         """None of a told alarm's questions stands any more."""
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
-        if alarm.diagnosis.latched and alarm.severity == alarm.diagnosis.severity:
-            alarm.signal(Signal.RETURNED_LATCHING)
-            return
-        if alarm.recurring and visit.now_us - alarm.returned_us < DAY_US:
-            return
-        off = visit.patient.well.stopped
-        alarm.signal(Signal.WELL_OFF if off else Signal.RETURNED)
-        self._count(alarm, -1)
-        yield self._event(visit, alarm, "cleared", "well_off" if off else "returned")
+        off = visit.patient.well.stopped and not alarm.question.states & STANDING_STILL
+        if alarm.latches:
+            yield from self._move(visit, alarm, Signal.RETURNED_LATCHING)
+        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < DAY_US)):
+            signal = Signal.WELL_OFF if off else Signal.RETURNED
+            signal = Signal.RELEASED if alarm.state in LATCHED else signal
+            yield from self._end(visit, alarm, signal, "well_off" if off else "returned")
+
+    def _move(self, visit: Visit, alarm: Alarm, signal: Signal) -> Iterator[AlarmEvent]:
+        """Give a signal that tells of no transition; where SCADA sees another state after it, that is told."""
+        before = alarm.told_state
+        alarm.signal(signal)
+        if alarm.told_state != before:
+            told = self._event(visit, alarm, "")
+            if self._live:
+                yield told
+
+    def _end(
+        self, visit: Visit, alarm: Alarm, signal: Signal, reason: str, order: Order | None = None
+    ) -> Iterator[AlarmEvent]:
+        """End a standing alarm, if its state has an end by this signal."""
+        if alarm.signal(signal):
+            self._count(alarm, -1)
+            yield self._event(visit, alarm, "cleared", reason, order)
+
+    def _fall_due(self, now_us: int) -> Sequence[AlarmEvent]:
+        """Unshelve what was shelved long enough, remind of what nobody acknowledged, and see when that is due next."""
+        events: list[AlarmEvent] = []
+        self._due_us = math.inf
+        for patient in self._patients.values():
+            for _, alarm in sorted(patient.alarms.items()):
+                due_us = self._due_at(alarm)
+                if due_us <= now_us:
+                    events += self._time_over(_unread(patient), alarm, now_us)
+                    due_us = self._due_at(alarm)
+                self._due_us = min(self._due_us, due_us)
+            patient.sweep()
+        return events
+
+    def _due_at(self, alarm: Alarm) -> float:
+        """When time alone changes an alarm."""
+        if alarm.is_shelved:
+            return alarm.shelved_until_us
+        told = alarm.stands and alarm.state not in ACKNOWLEDGED
+        if self._live and told and alarm.severity == CRITICAL and not alarm.reminded:
+            return max(alarm.told_us, self._since_us) + REMIND_US
+        return math.inf
+
+    def _time_over(self, visit: Visit, alarm: Alarm, now_us: int) -> Iterator[AlarmEvent]:
+        if alarm.is_shelved:
+            order = Order(alarm.shelved_until_us, alarm.heeded)
+            yield from self._unshelve(visit, alarm, Signal.EXPIRED, order)
+        else:
+            alarm.reminded = True
+            alarm.signal(Signal.OVERDUE)
+            yield self._event(visit, alarm, "raised", order=Order(now_us, 1))
+
+    def _unshelve(self, visit: Visit, alarm: Alarm, signal: Signal, order: Order) -> Iterator[AlarmEvent]:
+        """Tell of an alarm as it stands; if its condition went while it was shelved, that it ended."""
+        alarm.signal(signal)
+        alarm.told_us = order.at_us
+        yield self._event(visit, alarm, "unshelved", order=order)
+        if alarm.returned_us != NEVER and not alarm.latches:
+            yield from self._return(visit, alarm)
+
+    def _heed(self, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
+        """Do what a command asks; what there is to say of it.
+
+        Raises:
+            RefusedError: it cannot be done.
+        """
+        patient = self._patients.get(command.well_id)
+        if patient is None:
+            raise RefusedError(Refusal.UNKNOWN_WELL, "no reading of this well was ever seen")
+        work = self._treat if command.alarm_id else self._relearn
+        detail = work(patient, command, at_us, events)
+        patient.sweep()
+        patient.follow(events)
+        return detail
+
+    def _treat(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
+        """Do to an alarm what a command asks; what there is to say of it.
+
+        Raises:
+            RefusedError: it cannot be done.
+        """
+        alarm = patient.standing_alarm(command.alarm_id)
+        if alarm is None:
+            if command.word == "reset" and command.alarm_id in patient.resets:
+                return "it was reset already"
+            raise RefusedError(Refusal.UNKNOWN_ALARM, "no alarm with this alarm_id stands at this well")
+        if done := self._done(patient, alarm, command, at_us):
+            return done
+        alarm.heeded += 1
+        order = Order(at_us, alarm.heeded, command.by, command.comment)
+        visit = _unread(patient)
+        if command.word == "unshelve":
+            events += self._unshelve(visit, alarm, Signal.UNSHELVE, order)
+        elif command.word == "shelve":
+            until_us = at_us + int(command.duration_s * SECOND_US)
+            alarm.signal(Signal.SHELVE, until_us)
+            events.append(self._event(visit, alarm, "shelved", order=order))
+        elif command.word == "acknowledge":
+            alarm.signal(Signal.ACKNOWLEDGE)
+            events.append(self._event(visit, alarm, "acknowledged", order=order))
+        else:
+            patient.resets = [*patient.resets, alarm.alarm_id][-RESETS_KEPT:]
+            events += self._end(visit, alarm, Signal.RESET, "reset", order)
+        return ""
+
+    @staticmethod
+    def _done(patient: Patient, alarm: Alarm, command: Command, at_us: int) -> str:
+        """Why a command finds nothing left to do; empty: it does.
+
+        Raises:
+            RefusedError: it cannot be done.
+        """
+        if command.word == "acknowledge" and alarm.state in ACKNOWLEDGED:
+            return "it is acknowledged already"
+        if command.word == "unshelve" and not alarm.is_shelved:
+            return "it is not shelved"
+        if command.word == "shelve" and patient.repeats(command, at_us) and alarm.is_shelved:
+            return f"it is shelved already, until {to_iso(alarm.shelved_until_us)}"
+        if command.word == "reset" and alarm.state not in LATCHED:
+            if alarm.latches:
+                raise RefusedError(Refusal.CONDITION_HOLDS, "its condition holds; it can be reset once that is gone")
+            raise RefusedError(Refusal.NOT_LATCHED, "it is not latched; it ends by itself once its condition is gone")
+        return ""
+
+    def _relearn(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
+        """Learn a well's normal anew, and end what was told by comparison with the old one; what there is to say."""
+        if patient.repeats(command, at_us):
+            return "its baseline was reset already"
+        patient.relearned += 1
+        patient.well.relearn()
+        visit = _unread(patient)
+        for _, alarm in sorted(patient.alarms.items()):
+            alarm.forget_those(self._tree.relative_bits)
+            if alarm.question.bit & self._tree.relative_bits:
+                order = Order(at_us, alarm.heeded + 1, command.by, command.comment)
+                events += self._end(visit, alarm, Signal.WITHDRAWN, "reset", order)
+        return f"the well's baseline is learned anew; alarms that ended by it: {len(events)}"
 
     def _explained(self, patient: Patient, alarm: Alarm, severity: int) -> bool:
         """True if an alarm that stands, precedes this one and is no milder, says it already."""
         return any(
-            other.state is State.ACTIVE and other.severity >= severity and self._precedes(other, alarm)
+            other.explains and other.severity >= severity and self._precedes(other, alarm)
             for other in patient.alarms.values()
         )
 
@@ -352,19 +589,24 @@ class Diagnostician:
     def _count(self, alarm: Alarm, step: int) -> None:
         self._standing[SEVERITIES[alarm.severity]] += step
 
-    def _event(self, visit: Visit, alarm: Alarm, transition: str, reason: str = "") -> AlarmEvent:
-        """What is told of a transition at the present reading."""
+    def _event(
+        self, visit: Visit, alarm: Alarm, transition: str, reason: str = "", order: Order | None = None
+    ) -> AlarmEvent:
+        """What is told of a transition, at the present reading or by an order."""
         diagnosis, question = alarm.diagnosis, alarm.question
-        if transition in ("raised", "escalated"):
+        if transition in ("raised", "escalated") and order is None:
             alarm.confidence = confidence(question, visit.features)
+        at_us, number, by, comment = order or Order(visit.now_us, visit.now_us)
+        alarm.seq += 1
+        self._due_us = 0.0
         return AlarmEvent(
-            event_id=event_id_of(alarm.alarm_id, transition, visit.now_us),
+            event_id=event_id_of(alarm.alarm_id, transition, number),
             alarm_id=alarm.alarm_id,
             well_id=visit.patient.well.well_id,
-            timestamp_us=visit.now_us,
+            timestamp_us=at_us,
             transition=transition,
             reason=reason,
-            state="cleared" if transition == "cleared" else alarm.state.value,
+            state=alarm.told_state,
             role=alarm.role,
             group=diagnosis.group,
             diagnosis=diagnosis.name,
@@ -381,6 +623,11 @@ class Diagnostician:
             count=alarm.count,
             tree_version=self._tree.version,
             telemetry_snapshot=snapshot(visit.reading),
+            acknowledged=alarm.state in ACKNOWLEDGED,
+            shelved_until_us=alarm.shelved_until_us,
+            by=by,
+            comment=comment,
+            seq=alarm.seq,
         )
 
     def _path(self, diagnosis: Diagnosis, until: Question, visit: Visit) -> tuple[str, ...]:
@@ -395,10 +642,15 @@ class Diagnostician:
         return (f"What does the pump do? {STATE_NAMES[state]}", f"{group.ask} yes", *asked)
 
 
+def _unread(patient: Patient) -> Visit:
+    """A visit without a reading: of a command, or of time that is over."""
+    return Visit(patient, Reading(patient.well.well_id, patient.well.last_us), 0, 0)
+
+
 def _read_snapshot(snapshot: bytes) -> Mapping[str, Any]:
     document: Mapping[str, Any] = json.loads(snapshot)
-    if document["form"] != SNAPSHOT_FORM:
-        raise ValueError(f"form {document['form']}, expected {SNAPSHOT_FORM}")
+    if document["form"] not in READABLE_FORMS:
+        raise ValueError(f"form {document['form']}, expected one of {READABLE_FORMS}")
     return document
 
 

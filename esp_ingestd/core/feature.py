@@ -33,6 +33,8 @@ STATES: Final = {
 STATE_NAMES: Final = {UNKNOWN: "unknown", **{bit: name for name, bit in STATES.items()}}
 TURNING: Final = STARTING | WARM_UP | TRANSIENT | RUNNING
 
+_RELATIVE: Final = {"temp_rise", "current_spikes", "pip_slope", "channels_astray", "temp_halfway", "unit_shifts"}
+
 
 class Feature(NamedTuple):
     """One quantity of a well that a question may ask about."""
@@ -42,6 +44,11 @@ class Feature(NamedTuple):
     describes: str
     instant: bool = False
     """True: known at each reading. False: known whenever the well's windows are worked out, at most once a minute."""
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether it compares the well with its own normal, as that was learned."""
+        return self.name.endswith(("_ratio", "_mean", "_reference", "_usual")) or self.name in _RELATIVE
 
 
 FEATURES: Final = (

@@ -100,6 +100,11 @@ class Diagnosis:
         """The highest that its questions give."""
         return max(question.severity for question in self.questions)
 
+    @property
+    def bits(self) -> int:
+        """Its questions, as bits."""
+        return sum(question.bit for question in self.questions)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
@@ -126,6 +131,8 @@ class Tree:
     instant_bits: int
     """The questions that are asked at each reading."""
     all_bits: int
+    relative_bits: int
+    """The questions that compare the well with its own normal."""
     place: Mapping[str, int]
     """Diagnosis by name -> its place in `diagnoses`."""
 
@@ -216,6 +223,7 @@ class _Reader:
             met_windowed=met[1],
             instant_bits=sum(question.bit for question in self._questions if question.instant),
             all_bits=(1 << len(self._questions)) - 1,
+            relative_bits=sum(q.bit for q in self._questions if any(FEATURES[i].is_relative for i in q.asks)),
             place={diagnosis.name: diagnosis.index for diagnosis in diagnoses},
         )
 

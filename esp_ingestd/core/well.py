@@ -326,6 +326,17 @@ class Well:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
         self._waiting.clear()
 
+    def relearn(self) -> None:
+        """Forget what was normal, and begin to learn it: the well is another one, after a workover for example."""
+        self.baselines.clear()
+        self._waiting.clear()
+        self._shifted.clear()
+        self._frames = self._frame_us = 0
+        self._forget_scales()
+        for place, feature in enumerate(FEATURES):
+            if feature.is_relative:
+                self.features[place] = NAN
+
     def take(self, reading: Reading) -> int:
         """Work in a reading: LATE, TAKEN or WORKED."""
         now_us = reading[1]

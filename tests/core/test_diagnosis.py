@@ -41,8 +41,10 @@ def reading(at_s: float, well_id: str = "W", **channels: float | None) -> Readin
 class Run:
     """One well, read every `step_s`; `then` goes on for a while with some channels changed."""
 
-    def __init__(self, settings: WellSettings = SETTINGS, step_s: float = 10, tree: Tree = TREE) -> None:
-        self.diagnostician = Diagnostician(tree, lambda _: settings)
+    def __init__(
+        self, settings: WellSettings = SETTINGS, step_s: float = 10, tree: Tree = TREE, *, live: bool = False
+    ) -> None:
+        self.diagnostician = Diagnostician(tree, lambda _: settings, live=live)
         self.step_s = step_s
         self.at_s = 0.0
         self.events: list[AlarmEvent] = []
