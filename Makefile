@@ -74,9 +74,9 @@ compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11
 
 .PHONY: lock
 lock: .venv/dev ## resolve the dependencies anew; UPGRADE=1 takes newer versions where pyproject.toml lets it
-	@$(compile) pyproject.toml --extra parquet --extra demo --group dev --output-file requirements/dev.txt
+	@$(compile) pyproject.toml --extra parquet --extra archive --extra demo --group dev --output-file requirements/dev.txt
 	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra demo --group build --output-file requirements/demo.txt
-	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra parquet --output-file requirements/run.txt
+	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra parquet --extra archive --output-file requirements/run.txt
 	@$(compile) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 
 .PHONY: clean

@@ -205,6 +205,9 @@ class ArchiveSettings(_Section):
     """Where closed days go."""
 
     url: str = Field("", repr=False, description="a directory or an object store's URL; empty: no archive")
+    closes_after_s: float = Field(
+        3600.0, ge=0, le=604_800, description="s after the end of a day, by UTC, until it is archived; 0 to 604800"
+    )
 
 
 class RetentionSettings(_Section):

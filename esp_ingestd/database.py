@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import BytesIO
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -39,12 +40,14 @@ from esp_ingestd.rollup import (
     SELECT_HOURS,
     SELECT_WELLS,
     TAKE_MARKS,
+    Mark,
     marks_of,
 )
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
+Session: TypeAlias = "Connection[Any]"
 COLUMNS: Final = ("well_id", "timestamp", *CHANNEL_NAMES, "extra", "bad_channels", "received_at")
 EPOCH_US: Final = 0
 FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
@@ -378,6 +381,21 @@ class Database:
             well_ids.update(row[0] for row in await connection.fetch(SELECT_WELLS, since_us, until_us))
         return sorted(well_ids)
 
+    @asynccontextmanager
+    async def session(self, *, timeout_s: float | None = None) -> AsyncIterator[Session]:
+        """The connection itself, for longer work than a batch; times go in and out as microseconds since 1970 UTC.
+
+        Args:
+            timeout_s: the work as a whole may take so long; None is as long as it takes.
+
+        Raises:
+            Unavailable: from inside too, whatever the database or the network said.
+
+        Cancel: the connection is dropped, and what was not committed with it.
+        """
+        async with self._using(timeout_s=timeout_s) as connection:
+            yield connection
+
     async def close(self) -> None:
         """Close the connection, politely if the server answers within a second."""
         if (connection := self._connection) is not None:
@@ -474,6 +492,37 @@ class Database:
             await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in batch.events])
         if marks := list(marks_of(batch)):
             await connection.executemany(_INSERT_MARK, marks)
+
+
+async def copy_lines(
+    session: Session, table: str, incoming: str, columns: Sequence[str], lines: bytes, marks: Sequence[Mark]
+) -> int:
+    """COPY lines of CSV into a table; where it has one of the keys, around what is there. One transaction.
+
+    Args:
+        session: of `Database.session`.
+        table: where they go.
+        incoming: a temporary table of the same columns, empty at the start of each transaction.
+        columns: what each line has, in this order.
+        lines: all of them.
+        marks: the hours to be rolled up again with them.
+
+    Returns:
+        How many rows were not there.
+    """
+    names = ", ".join(f'"{column}"' for column in columns)
+    try:
+        async with session.transaction():
+            tag = await session.copy_to_table(table, source=BytesIO(lines), columns=columns, format="csv")
+            await session.executemany(_INSERT_MARK, marks)
+    except asyncpg.UniqueViolationError:
+        async with session.transaction():
+            await session.copy_to_table(incoming, source=BytesIO(lines), columns=columns, format="csv")
+            tag = await session.execute(
+                f"INSERT INTO {table} ({names}) SELECT {names} FROM {incoming} ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
+            )
+            await session.executemany(_INSERT_MARK, marks)
+    return int(tag.rpartition(" ")[2])
 
 
 async def detect_edition(connection: "Connection[Any]") -> Edition:

@@ -1,0 +1,431 @@
+"""Archiving closed days, and reading them back.
+
+COPY --> block of lines --> rows --> merged with the old file --> Parquet file and checksums
+(the event loop, one block ahead)   (a thread)
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Final, Self
+
+from esp_ingestd import __version__
+from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Report
+from esp_ingestd.archive.form import Content, Rows, Tally, Writer, from_csv, read_file
+from esp_ingestd.archive.ledger import (
+    Known,
+    Stored,
+    count_rows,
+    export,
+    first_open_day,
+    known_days,
+    mark,
+    open_database,
+    present_days,
+    record,
+    working,
+)
+from esp_ingestd.archive.merge import Merger
+from esp_ingestd.archive.place import (
+    FORMAT,
+    Manifest,
+    Place,
+    days_of,
+    fetched_whole,
+    hash_of,
+    manifest_name,
+    open_place,
+    read_manifest,
+)
+from esp_ingestd.archive.tables import TABLES, Table
+from esp_ingestd.config import Settings
+from esp_ingestd.core.reading import to_iso
+from esp_ingestd.database import Session
+from esp_ingestd.progress import Progress
+
+BLOCK_BYTES: Final = 8 * 1024 * 1024  # of CSV, about 60 000 readings; three of them are in memory at once
+Days = Callable[[date], bool]
+
+
+def between(since: date | None, until: date | None) -> Days:
+    """Which days: from `since` to `until`, both of them too."""
+    return lambda day: (since is None or day >= since) and (until is None or day <= until)
+
+
+async def archive_days(
+    settings: Settings, *, since: date | None = None, until: date | None = None, show_progress: bool = False
+) -> Report:
+    """Archive every closed day that is not in the archive as it is in the database; read each back.
+
+    A day that fails is reported, and the others go on.
+
+    Raises:
+        ArchiveError: there is no archive, or another run is at work on it (Busy).
+        Unavailable: the database is away.
+
+    Cancel: the day that was under way stays as it was.
+    """
+    place = _place_of(settings)
+    database = open_database(settings)
+    results: list[DayResult] = []
+    try:
+        edition = await database.connect()
+        async with working(database) as session:
+            past = await first_open_day(session, settings.archive.closes_after_s)
+            for table in TABLES:
+                archiver = _Archiver(session, place, table, await known_days(session, table))
+                days = filter(between(since, until), await present_days(session, edition, table, past))
+                due = {day: rows for day in days if (rows := await archiver.rows_due(day))}
+                with _Steps(table.name, sum(due.values()), show=show_progress) as steps:
+                    results += [await archiver.archive(day, rows, steps) for day, rows in due.items()]
+    finally:
+        await database.close()
+    return Report(results)
+
+
+async def verify(
+    settings: Settings, *, since: date | None = None, until: date | None = None, show_progress: bool = False
+) -> Report:
+    """Read archived days back and compare file, manifest and, while they are there, the rows of the database.
+
+    Raises:
+        ArchiveError: there is no archive, or another run is at work on it (Busy).
+        Unavailable: the database is away.
+    """
+    place = _place_of(settings)
+    database = open_database(settings)
+    results: list[DayResult] = []
+    try:
+        await database.connect()
+        async with working(database) as session:
+            for table in TABLES:
+                archiver = _Archiver(session, place, table, await known_days(session, table))
+                found = await asyncio.to_thread(place.sizes, table.name)
+                days = sorted({*days_of(found), *archiver.known})
+                days = [day for day in days if between(since, until)(day)]
+                with _Steps(table.name, sum(map(archiver.rows_of, days)), show=show_progress) as steps:
+                    results += [await archiver.verify(day, steps) for day in days]
+    finally:
+        await database.close()
+    return Report(results)
+
+
+def _place_of(settings: Settings) -> Place:
+    if not settings.archive.url:
+        raise ArchiveError("archive.url is not set: there is no archive")
+    return open_place(settings.archive.url)
+
+
+class _Steps:
+    """Progress over days, if it is to be shown."""
+
+    def __init__(self, name: str, rows: int, *, show: bool) -> None:
+        self._progress = Progress(name, rows) if show and rows else None
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.__exit__(None, None, None)
+
+    def add(self, rows: int) -> None:
+        """So many rows more."""
+        self._rows += rows
+        if self._progress:
+            self._progress.update(self._rows, self._rows)
+
+
+@dataclass(slots=True)
+class _DayMerge:
+    """One day on its way: blocks of the database in, merged with an old file; where it goes, and what it was."""
+
+    table: Table
+    old: Iterator[Rows]
+    writer: Writer | None
+    steps: _Steps
+    old_tally: Tally = field(init=False)
+    tally: Tally = field(init=False)
+    _merger: Merger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally, self.old_tally = Tally(self.table), Tally(self.table)
+        self._merger = Merger(self.table, self._counted())
+
+    def _counted(self) -> Iterator[Rows]:
+        for rows in self.old:
+            self.old_tally.add(rows)
+            yield rows
+
+    def add(self, block: bytes) -> None:
+        """Rows of the database."""
+        new = from_csv(self.table, block)
+        self._take(self._merger.push(new))
+        self.steps.add(new.num_rows)
+
+    def finish(self) -> Content:
+        """The rest of the old file."""
+        self._take(self._merger.finish())
+        if self.writer:
+            self.writer.close()
+        return self.tally.content()
+
+    def _take(self, merged: Iterator[Rows]) -> None:
+        for rows in merged:
+            self.tally.add(rows)
+            if self.writer:
+                self.writer.add(rows)
+
+
+class _Blocks:
+    """What COPY sends, cut into blocks of whole lines; a thread works on one while the next arrives.
+
+    The server sends a line a message (its manual, 55.2.6), and asyncpg hands on whole messages.
+    """
+
+    def __init__(self, work: Callable[[bytes], None]) -> None:
+        self._work = work
+        self._held = bytearray()
+        self._ahead: asyncio.Future[None] | None = None
+
+    async def add(self, data: bytes) -> None:
+        """More lines."""
+        self._held += data
+        if len(self._held) >= BLOCK_BYTES:
+            await self._flush()
+
+    async def close(self) -> None:
+        """Wait until all is done."""
+        if self._held:
+            await self._flush()
+        if self._ahead:
+            await asyncio.shield(self._ahead)
+
+    async def settle(self) -> None:
+        """Wait until no thread works on it, whatever came of that."""
+        if self._ahead:
+            await asyncio.wait([self._ahead])
+            self._ahead.exception()
+
+    async def _flush(self) -> None:
+        if self._ahead:
+            await asyncio.shield(self._ahead)
+        block, self._held = bytes(self._held), bytearray()
+        self._ahead = asyncio.ensure_future(asyncio.to_thread(self._work, block))
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """The version of a day that is in the archive; nothing of it where there is none."""
+
+    manifest: Manifest | None = None
+    name: str | None = None
+    """Its file, which goes once the new version is in its place."""
+    path: Path | None = None
+    """A local copy of that, if it is whole."""
+
+
+class _Archiver:
+    """Archives and verifies days of one table."""
+
+    def __init__(self, session: Session, place: Place, table: Table, known: dict[date, Known]) -> None:
+        self._session = session
+        self._place = place
+        self._table = table
+        self.known = known
+
+    def rows_of(self, day: date) -> int:
+        """How many rows the archive has of a day, as far as the database knows."""
+        return self.known[day].rows if day in self.known else 0
+
+    async def rows_due(self, day: date) -> int:
+        """How many rows the database has of a day that is not in the archive as it is there; else 0."""
+        rows = await count_rows(self._session, self._table, day)
+        known = self.known.get(day)
+        if known is None or known.verified_us is None or known.stored.rows != rows:
+            return rows
+        # Events are changed after they were written, when the broker accepts them; readings never are.
+        if self._table.received is None and await export(self._session, self._table, day, None) != known.stored:
+            return rows
+        try:
+            manifest = await asyncio.to_thread(read_manifest, self._place, self._table.name, day)
+        except ArchiveError:
+            return rows
+        return 0 if manifest.sha256 == known.sha256 else rows
+
+    async def archive(self, day: date, stored_rows: int, steps: _Steps) -> DayResult:
+        """Bring a day into the archive as it is now."""
+        try:
+            with ExitStack() as stack:
+                old = await asyncio.to_thread(self._old_version, day, stored_rows, stack)
+                return await self._archive(day, old, stack, steps)
+        except (ArchiveError, OSError) as error:
+            return DayResult(self._table.name, day, stored_rows, Outcome.FAILED, str(error))
+
+    def _old_version(self, day: date, stored_rows: int, stack: ExitStack) -> _Old:
+        """The version that the archive has.
+
+        Raises:
+            ArchiveError: it is damaged, and had rows that the database may not have.
+        """
+        known = self.known.get(day)
+        # Only while nothing of the day was ever dropped here does the database have all of it.
+        has_all = known is not None and known.dropped_us is None and stored_rows >= known.rows
+        sizes = self._place.sizes(self._table.name)
+        manifest = None
+        try:
+            if f"{day.isoformat()}.json" not in sizes and (known is None or has_all):
+                return self._lost_version(sizes, day, stack)
+            manifest = read_manifest(self._place, self._table.name, day)
+            return _Old(manifest, manifest.path, stack.enter_context(fetched_whole(self._place, manifest)))
+        except ArchiveError as error:
+            if has_all:
+                return _Old(manifest, manifest.path if manifest else None)
+            raise ArchiveError(
+                f"{error}; the archive may hold rows that the database has no more: bring the file back from a copy"
+            ) from error
+
+    def _lost_version(self, sizes: Mapping[str, int], day: date, stack: ExitStack) -> _Old:
+        """A file without a manifest, of a run that was killed or of a day whose manifest is lost: it is merged too."""
+        for version in sorted(_versions(sizes, day), reverse=True):
+            name = f"{self._table.name}/{_file_name(day, version)}"
+            with suppress(ArchiveError):
+                path = stack.enter_context(self._place.fetched(name))
+                for _ in read_file(self._table, path):
+                    pass
+                return _Old(None, name, path)
+        return _Old()
+
+    async def _archive(self, day: date, old: _Old, stack: ExitStack, steps: _Steps) -> DayResult:
+        sizes = await asyncio.to_thread(self._place.sizes, self._table.name)
+        version = max(_versions(sizes, day), default=0) + 1  # what a reader has open stays as it is
+        name = f"{self._table.name}/{_file_name(day, version)}"
+        draft = await asyncio.to_thread(self._place.draft, name)
+        stack.callback(draft.unlink, missing_ok=True)
+        writer = stack.enter_context(Writer(self._table, draft))
+        merge = _DayMerge(self._table, read_file(self._table, old.path) if old.path else iter(()), writer, steps)
+        stored, content = await self._merge(day, merge)
+        if old.manifest and old.path and merge.old_tally.content() == content:
+            await self._record(day, old.manifest, stored)
+            return DayResult(self._table.name, day, content.rows, Outcome.VERIFIED, "the archive had all of it")
+        made = await asyncio.to_thread(_describe, self._table, day, version, draft, content)
+        await asyncio.to_thread(self._publish, draft, made)
+        # Whoever lost the lock with its connection must not replace what another has made since.
+        await self._session.fetchval("SELECT 1")
+        await asyncio.to_thread(self._place.write, manifest_name(self._table.name, day), made.to_json())
+        await self._record(day, made, stored)
+        if old.name:
+            await asyncio.to_thread(self._place.remove, old.name)
+        return DayResult(self._table.name, day, made.rows, Outcome.MERGED if old.path else Outcome.ARCHIVED)
+
+    async def _merge(self, day: date, merge: _DayMerge) -> tuple[Stored, Content]:
+        """Send the rows of a day through `merge`."""
+        blocks = _Blocks(merge.add)
+        try:
+            stored = await export(self._session, self._table, day, blocks.add)
+            await blocks.close()
+            return stored, await asyncio.to_thread(merge.finish)
+        finally:
+            await blocks.settle()
+
+    def _publish(self, draft: Path, made: Manifest) -> None:
+        """Put a file in its place and read it back.
+
+        Raises:
+            ArchiveError: it is not what went in.
+        """
+        self._place.put(draft, made.path)
+        tally = Tally(self._table)
+        with fetched_whole(self._place, made) as path:
+            for rows in read_file(self._table, path):
+                tally.add(rows)
+        _compare(tally.content(), made, "the file", "what was written")
+
+    async def _record(self, day: date, manifest: Manifest, stored: Stored) -> None:
+        now_us = time.time_ns() // 1_000
+        known = Known(
+            day, manifest.path, manifest.sha256, manifest.size_bytes, manifest.rows, stored, now_us, now_us, None
+        )
+        await record(self._session, self._table, known)
+
+    async def verify(self, day: date, steps: _Steps) -> DayResult:
+        """Compare file and manifest, then the rows that the database has of the day with both."""
+        known = self.known.get(day)
+        try:
+            manifest = await asyncio.to_thread(read_manifest, self._place, self._table.name, day)
+            with ExitStack() as stack:
+                path = await asyncio.to_thread(lambda: stack.enter_context(fetched_whole(self._place, manifest)))
+                merge = _DayMerge(self._table, read_file(self._table, path), None, steps)
+                stored, content = await self._merge(day, merge)
+            _compare(merge.old_tally.content(), manifest, "the file", "its manifest")
+            is_stale = stored.rows > 0 and (known is None or stored != known.stored)
+            if not is_stale:
+                _compare(content, manifest, "the database", "the archive")
+        except (ArchiveError, OSError) as error:
+            if known:
+                await mark(self._session, self._table, day, known.sha256, None)
+            return DayResult(self._table.name, day, self.rows_of(day), Outcome.FAILED, str(error))
+        await mark(self._session, self._table, day, manifest.sha256, time.time_ns() // 1_000)
+        why = "the database has other rows than were archived; the next run archives them" if is_stale else ""
+        return DayResult(self._table.name, day, manifest.rows, Outcome.VERIFIED, why)
+
+
+def _file_name(day: date, version: int) -> str:
+    return f"{day.isoformat()}.v{version}.parquet"
+
+
+def _versions(sizes: Iterable[str], day: date) -> list[int]:
+    """The versions of a day of which there is a file, named by a manifest or not."""
+    found = (re.fullmatch(rf"{day.isoformat()}\.v(\d+)\.parquet", name) for name in sizes)
+    return [int(match[1]) for match in found if match]
+
+
+def _describe(table: Table, day: date, version: int, path: Path, content: Content) -> Manifest:
+    """The manifest of a file."""
+    return Manifest(
+        format=FORMAT,
+        table=table.name,
+        day=day.isoformat(),
+        version=version,
+        file=_file_name(day, version),
+        size_bytes=path.stat().st_size,
+        sha256=hash_of(path),
+        rows=content.rows,
+        first=_iso(content.first_us),
+        last=_iso(content.last_us),
+        wells=content.wells,
+        columns=content.columns,
+        archived_at=to_iso(time.time_ns() // 1_000),
+        program=__version__,
+    )
+
+
+def _iso(moment_us: int | None) -> str | None:
+    return None if moment_us is None else to_iso(moment_us)
+
+
+def _compare(content: Content, manifest: Manifest, which: str, other: str) -> None:
+    """See that rows are those of a manifest.
+
+    Raises:
+        ArchiveError: with everything that differs.
+    """
+    faults = []
+    if content.rows != manifest.rows:
+        faults.append(f"{which} has {content.rows} rows, {other} {manifest.rows}")
+    if content.wells != manifest.wells:
+        faults.append(f"{which} has {content.wells} wells, {other} {manifest.wells}")
+    if (_iso(content.first_us), _iso(content.last_us)) != (manifest.first, manifest.last):
+        faults.append(f"{which} and {other} begin or end at another time")
+    if differ := [name for name, found in content.columns.items() if manifest.columns.get(name) != found]:
+        faults.append(f"{which} and {other} differ in {', '.join(differ)}")
+    if faults:
+        raise ArchiveError("; ".join(faults))
