@@ -6,7 +6,10 @@ Rules:
        then INSERT ... ON CONFLICT DO NOTHING. The first delivery of a (well_id, timestamp) counts.
     3. A batch in which the database refuses a row for good is divided until the row stands alone; it becomes a dead
        letter, its neighbours are stored (I5).
-    4. What the database cannot do now raises Unavailable: the same call may succeed later. `REFUSES_ROWS` is the
+    4. Readings of days that are compressed go first, alone, some at a time, each time in a transaction of its own: the
+       database looks each of them up in blocks of a thousand, and what takes longer than a batch may would never end.
+       Twice equals once, so a batch that is cut in between is simply written again.
+    5. What the database cannot do now raises Unavailable: the same call may succeed later. `REFUSES_ROWS` is the
        whole of what counts as refused for good; everything else is kept and tried again.
 """
 
@@ -55,6 +58,9 @@ POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, where PostgreS
 MIGRATION_LOCK: Final = 0x65737031  # any constant of our own: "esp1"
 READ_ROWS: Final = 5_000  # of history, at once
 READ_TIMEOUT_S: Final = 300.0  # for one block of it: its first one waits for a sort
+LATE_US: Final = DAY_US  # what is younger nobody compresses
+LATE_ROWS: Final = 500  # into compressed days at once: a millisecond each where they lie among others
+UNPUBLISHED_US: Final = 7 * DAY_US  # an event waits for the broker for seconds; compressed are those of 14 days
 ROLLUP_WELLS: Final = 100  # of one statement, so that none of them takes long
 ROLLUP_TIMEOUT_S: Final = 3600.0  # for one hour of readings: millions, where wells send every second
 
@@ -197,24 +203,45 @@ class Database:
 
         Cancel: the connection is dropped; the batch may or may not have been committed.
         """
+        readings, late = await self._set_apart_compressed(batch.readings)
+        outcome = _Outcome()
+        for start in range(0, len(late), LATE_ROWS):
+            await self._write_late(late[start : start + LATE_ROWS], outcome)
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
-            try:
-                async with connection.transaction():
-                    await self._copy(connection, "esp_telemetry", batch.readings)
-                    await self._write_rest(connection, batch.dead_letters.values(), batch, mark)
-                return Written(len(batch.readings), 0)
-            except (asyncpg.PostgresError, ValueError, TypeError) as error:
-                if not _refuses_rows(error):
-                    raise
+            if not outcome.refused:
+                try:
+                    async with connection.transaction():
+                        await self._copy(connection, "esp_telemetry", readings)
+                        await self._write_rest(connection, batch.dead_letters.values(), batch, mark)
+                    return Written(outcome.stored + len(readings), len(late) - outcome.stored)
+                except (asyncpg.PostgresError, ValueError, TypeError) as error:
+                    if not _refuses_rows(error):
+                        raise
             async with connection.transaction():
                 await connection.execute(_CREATE_INCOMING)
-                outcome = _Outcome()
-                await self._write_dividing(connection, batch.readings, outcome)
+                await self._write_dividing(connection, readings, outcome)
                 refused = starmap(letter_of or to_dead_letter, outcome.refused)
                 letters = [*batch.dead_letters.values(), *filter(None, refused)]
                 await self._write_rest(connection, letters, batch, mark)
             duplicates = len(batch.readings) - outcome.stored - len(outcome.refused)
             return Written(outcome.stored, duplicates, outcome.refused)
+
+    async def _set_apart_compressed(self, readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
+        """What belongs to no compressed day, and what does, a well's together."""
+        if not readings or min(reading[1] for reading in readings) >= readings[-1].received_us - LATE_US:
+            return readings, ()
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            if self.edition is not Edition.COMMUNITY:
+                return readings, ()
+            until_us = await connection.fetchval(_COMPRESSED_UNTIL) or EPOCH_US
+        late = sorted((reading for reading in readings if reading[1] < until_us), key=lambda reading: reading[:2])
+        return [reading for reading in readings if reading[1] >= until_us], late
+
+    async def _write_late(self, readings: Sequence[Reading], outcome: _Outcome) -> None:
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection, connection.transaction():
+            await connection.execute(_CREATE_INCOMING)
+            await self._write_dividing(connection, readings, outcome, insert=_INSERT_ABSENT)
+            await connection.executemany(_INSERT_MARK, marks_of(Batch(readings=list(readings))))
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note when the broker accepted these events.
@@ -223,7 +250,12 @@ class Database:
             Unavailable: not now.
         """
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
-            await connection.execute(_MARK_PUBLISHED, list(event_ids), at_us)
+            tag = await connection.execute(_MARK_PUBLISHED, list(event_ids), at_us, at_us - UNPUBLISHED_US)
+            if tag != f"UPDATE {len(event_ids)}":
+                # Few are so old, or known already: they are sought before they are changed, since changing a row of a
+                # compressed chunk by anything but its well and time uncompresses all of it.
+                found = await connection.fetch(_OLD_UNPUBLISHED, list(event_ids), at_us - UNPUBLISHED_US)
+                await connection.executemany(_MARK_OLD_PUBLISHED, [(*row, at_us) for row in found])
 
     async def unpublished_events(self) -> list[dict[str, Any]]:
         """The events that no broker has accepted yet, oldest first, as they are to be published.
@@ -438,6 +470,9 @@ class Database:
             await connection.set_type_codec(
                 "timestamptz", schema="pg_catalog", encoder=_encode_us, decoder=_decode_us, format="tuple"
             )
+            if self.edition is Edition.COMMUNITY:
+                # A late row must be looked for in blocks of a thousand; a limit on how many would refuse it for ever.
+                await connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
             # A server set to answer before the WAL is on disk would break our promise; stricter settings stay.
             await connection.execute(
                 "SELECT set_config('synchronous_commit', 'local', false)"
@@ -453,7 +488,11 @@ class Database:
             await connection.copy_records_to_table(table, records=readings, columns=COLUMNS)
 
     async def _write_dividing(
-        self, connection: "Connection[Any]", readings: Sequence[Reading], outcome: _Outcome
+        self,
+        connection: "Connection[Any]",
+        readings: Sequence[Reading],
+        outcome: _Outcome,
+        insert: str = "",
     ) -> None:
         """Store what can be stored; halve what is refused until the offending rows stand alone."""
         if not readings:
@@ -462,7 +501,7 @@ class Database:
             async with connection.transaction():  # a savepoint
                 await connection.execute("TRUNCATE esp_incoming")
                 await self._copy(connection, "esp_incoming", readings)
-                tag = await connection.execute(_INSERT_INCOMING)
+                tag = await connection.execute(insert or _INSERT_INCOMING)
         except (asyncpg.PostgresError, ValueError, TypeError) as error:
             if not _refuses_rows(error):
                 raise
@@ -470,8 +509,8 @@ class Database:
                 outcome.refused.append((readings[0], _describe(error)))
                 return
             middle = len(readings) // 2
-            await self._write_dividing(connection, readings[:middle], outcome)
-            await self._write_dividing(connection, readings[middle:], outcome)
+            await self._write_dividing(connection, readings[:middle], outcome, insert)
+            await self._write_dividing(connection, readings[middle:], outcome, insert)
         else:
             outcome.stored += int(tag.rpartition(" ")[2])
 
@@ -758,6 +797,19 @@ _READINGS: Final = f"""
     SELECT {_LIST} FROM esp_telemetry
     WHERE well_id = ANY ($1::text[]) AND "timestamp" >= $2 AND "timestamp" < $3 ORDER BY "timestamp", well_id
 """  # noqa: S608 - our own column names
+# INSERT unpacks a block anew for each row that may be in it; a join first finds what is there ten times as fast.
+_INSERT_ABSENT: Final = f"""
+    INSERT INTO esp_telemetry ({_LIST})
+    SELECT {_LIST} FROM esp_incoming AS new LEFT JOIN LATERAL (
+        SELECT true AS is_there FROM esp_telemetry AS old
+        WHERE old.well_id = new.well_id AND old."timestamp" = new."timestamp" LIMIT 1
+    ) AS old ON true
+    WHERE is_there IS NULL ON CONFLICT (well_id, "timestamp") DO NOTHING
+"""  # noqa: S608 - our own column names
+_COMPRESSED_UNTIL: Final = """
+    SELECT max(range_end) FROM timescaledb_information.chunks
+    WHERE hypertable_schema = current_schema() AND hypertable_name = 'esp_telemetry' AND is_compressed
+"""
 # A row of a file did not come once more when the file is loaded again.
 _UPSERT_DEAD_LETTER: Final = """
     INSERT INTO dead_letters AS old (first_received_at, received_at, times, topic, payload, reason, detail, fingerprint)
@@ -782,7 +834,15 @@ _UPSERT_ALARM: Final = """
 """
 _INSERT_MARK: Final = "INSERT INTO esp_rollup_marks (bucket, well_ids) VALUES ($1, $2)"
 _MARK_PUBLISHED: Final = """
-    UPDATE diagnostic_results SET published_at = $2 WHERE event_id = ANY ($1) AND published_at IS NULL
+    UPDATE diagnostic_results SET published_at = $2
+    WHERE event_id = ANY ($1) AND published_at IS NULL AND "timestamp" >= $3
+"""
+_OLD_UNPUBLISHED: Final = """
+    SELECT well_id, "timestamp", event_id FROM diagnostic_results
+    WHERE event_id = ANY ($1) AND published_at IS NULL AND "timestamp" < $2
+"""
+_MARK_OLD_PUBLISHED: Final = """
+    UPDATE diagnostic_results SET published_at = $4 WHERE well_id = $1 AND "timestamp" = $2 AND event_id = $3
 """
 _UNPUBLISHED: Final = """
     SELECT event FROM diagnostic_results WHERE published_at IS NULL ORDER BY "timestamp", event_id

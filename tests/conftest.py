@@ -46,6 +46,7 @@ class OwnDatabase(Protocol):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "best_edition: runs on one edition, since the editions make no difference to it")
+    config.addinivalue_line("markers", "community: about what TimescaleDB's community edition alone has")
     services = config.stash[FOUND] = Services.find()
     config.add_cleanup(services.close)
     if missing := services.missing():
@@ -61,6 +62,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         offered = metafunc.config.stash[FOUND].editions
         if metafunc.definition.get_closest_marker("best_edition"):
             offered = offered[-1:]
+        if metafunc.definition.get_closest_marker("community"):
+            why_not = "timescaledb-community: " + metafunc.config.stash[FOUND].why_not("timescaledb-community")
+            offered = [each for each in offered if each == "timescaledb-community"]
+            metafunc.parametrize("edition", offered or [pytest.param(None, marks=pytest.mark.skip(why_not))])
+            return
         metafunc.parametrize("edition", offered or [pytest.param(None, marks=pytest.mark.skip("no PostgreSQL here"))])
 
 

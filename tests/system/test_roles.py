@@ -47,14 +47,14 @@ def login(admin: str, user: str, password: str) -> DatabaseSettings:
     return DatabaseSettings(dsn=SecretStr(f"postgresql://{user}:{password}@{where}/esp"))
 
 
-def batch(*payloads: bytes) -> Batch:
+def batch(*payloads: bytes, arrival_us: int = 1_700_000_000_000_000) -> Batch:
     """A batch as the daemon makes it of messages of one well."""
     batcher = Batcher(max_rows=100, max_age_ms=100)
     topic = "esp/WELL-001/telemetry"
     decoder = Decoder(["esp/{well_id}/telemetry"], max_payload_bytes=10_000, naive_timestamps="refuse")
     for delivery, payload in enumerate(payloads):
-        readings, rejection = decoder.decode(topic, payload, 1_700_000_000_000_000, len(payload))
-        batcher.add_message(topic, payload, readings, rejection, delivery, 1_700_000_000_000_000)
+        readings, rejection = decoder.decode(topic, payload, arrival_us, len(payload))
+        batcher.add_message(topic, payload, readings, rejection, delivery, arrival_us)
     return batcher.take(Trigger.DRAIN)
 
 
@@ -72,11 +72,18 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     await daemon.unpublished_events()
     await daemon.mark_published([], 0)
     assert [await daemon.roll_up(hour) for hour in await daemon.stale_hours()] == [1]
+    if edition == "timescaledb-community":
+        owner = await asyncpg.connect(login(admin, "esp_migrate", "migrate").dsn.get_secret_value())
+        await owner.execute("SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('esp_telemetry') c")
+        await owner.close()
+        late = b'{"timestamp": 1699999999, "pip": 801, "well_id": "WELL-001"}'
+        written = await daemon.write(batch(late, reading, arrival_us=1_705_000_000_000_000))
+        assert (written.stored, written.duplicates) == (1, 1)
     await daemon.close()
 
     ingest = await asyncpg.connect(login(admin, "esp_ingestd", "ingest").dsn.get_secret_value())
     reader = await asyncpg.connect(login(admin, "alice", "alice").dsn.get_secret_value())
-    assert await reader.fetchval("SELECT count(*) FROM esp_telemetry") == 1
+    assert await reader.fetchval("SELECT count(*) FROM esp_telemetry WHERE pip = 800") == 1
     assert await reader.fetchval("SELECT times FROM dead_letters") == 2
     assert await reader.fetchval("SELECT pip_mean FROM telemetry_hourly") == 800
     assert await reader.fetchval("SELECT readings FROM telemetry_daily") == 1
