@@ -44,6 +44,7 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@$(python) bench/receive.py
 	@$(python) bench/outage.py
 	@$(python) bench/backfill.py
+	@$(python) bench/queries.py
 
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage

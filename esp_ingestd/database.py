@@ -159,9 +159,10 @@ class _Outcome:
 class Database:
     """One connection, opened on first use and again after it broke."""
 
-    def __init__(self, settings: DatabaseSettings, *, name: str = "esp-ingestd") -> None:
+    def __init__(self, settings: DatabaseSettings, *, name: str = "esp-ingestd", read_only: bool = False) -> None:
         self._settings = settings
         self._name = name
+        self._read_only = read_only
         self._connection: Connection[Any] | None = None
         self._lock = asyncio.Lock()
         self.edition: Edition | None = None
@@ -310,6 +311,15 @@ class Database:
                     cursor = await connection.cursor(_READINGS, wells, begin_us, end_us, timeout=READ_TIMEOUT_S)
                     while rows := await cursor.fetch(READ_ROWS, timeout=READ_TIMEOUT_S):
                         yield [_to_reading(row) for row in rows]
+
+    async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """The rows of a query, by column; times in microseconds since 1970 UTC.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def load_mark(self, file: str) -> "LoadMark | None":
         """How far an unfinished load of this file came.
@@ -463,7 +473,7 @@ class Database:
             self._connection = None
 
     async def _open(self) -> "Connection[Any]":
-        connection = await _connect(self._settings, self._name)
+        connection = await _connect(self._settings, self._name, read_only=self._read_only)
         try:
             self.edition = await detect_edition(connection)
             await _require_schema(connection, self.edition)
@@ -478,6 +488,8 @@ class Database:
                 "SELECT set_config('synchronous_commit', 'local', false)"
                 " WHERE current_setting('synchronous_commit') = 'off'"
             )
+            if self._read_only:
+                await connection.execute(_ONLY_READ)
         except BaseException:
             connection.terminate()
             raise
@@ -606,14 +618,15 @@ def shipped_migrations() -> list[Migration]:
     return found
 
 
-async def _connect(settings: DatabaseSettings, name: str) -> "Connection[Any]":
+async def _connect(settings: DatabaseSettings, name: str, *, read_only: bool = False) -> "Connection[Any]":
     dsn = settings.dsn.get_secret_value()
+    attributes = SessionAttribute.any if read_only else SessionAttribute.read_write
     connection: Connection[Any] = await asyncpg.connect(
         dsn,
         timeout=settings.connect_timeout_s,
         server_settings={"application_name": name},
         # Of several hosts the one that can be written to; what the DSN itself says goes first.
-        target_session_attrs=None if "target_session_attrs" in dsn else SessionAttribute.read_write,
+        target_session_attrs=None if "target_session_attrs" in dsn else attributes,
     )
     return connection
 
@@ -772,6 +785,11 @@ def _alarm_row(event: AlarmEvent) -> tuple[object, ...]:
 
 
 _LIST: Final = ", ".join(f'"{column}"' for column in COLUMNS)
+# Questions read a few rows each: compiling a plan, or starting workers for it, takes longer than running it.
+_ONLY_READ: Final = """
+    SELECT set_config('default_transaction_read_only', 'on', false), set_config('jit', 'off', false),
+        set_config('max_parallel_workers_per_gather', '0', false)
+"""
 _CREATE_INCOMING: Final = """
     CREATE TEMPORARY TABLE IF NOT EXISTS esp_incoming (LIKE esp_telemetry) ON COMMIT DELETE ROWS
 """

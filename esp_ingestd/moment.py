@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 from esp_ingestd.core.reading import SECOND_US, to_microseconds
@@ -9,6 +10,14 @@ from esp_ingestd.core.reading import SECOND_US, to_microseconds
 _AGE: Final = re.compile(r"(\d{1,6})([smhd])")
 _AGE_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _WORDS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+class Every(StrEnum):
+    """How far apart the rows of a history are: readings themselves, or what they came to in an hour or a day."""
+
+    RAW = "raw"
+    HOURLY = "hourly"
+    DAILY = "daily"
 
 
 def to_moment_us(option: str, text: str, now: datetime) -> int:

@@ -12,10 +12,12 @@ import pytest
 from pydantic import SecretStr
 from services import execute
 
-from esp_ingestd.config import DatabaseSettings
+from esp_ingestd import queries
+from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.database import Database, migrate
+from esp_ingestd.moment import Every
 
 if TYPE_CHECKING:
     from conftest import OwnDatabase
@@ -80,6 +82,17 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
         written = await daemon.write(batch(late, reading, arrival_us=1_705_000_000_000_000))
         assert (written.stored, written.duplicates) == (1, 1)
     await daemon.close()
+
+    people = Database(login(admin, "alice", "alice"), read_only=True)
+    assert [row["well_id"] for row in (await queries.wells(people, Wells())).rows] == ["WELL-001"]
+    assert (await queries.latest(people, Wells(), ["WELL-001"], ["pip"])).rows[0]["pip"] == 800.0
+    assert (await queries.summary(people, [], 0)).rows[0]["well_id"] == "WELL-001"
+    assert (await queries.standing_alarms(people, (), None, None)).rows == []
+    assert (await queries.alarm_history(people, (), None, 0, 10)).rows == []
+    everything = queries.Period(since_us=0, until_us=queries.FOREVER_US)
+    for every in Every:
+        await queries.history(people, Wells(), "WELL-001", everything, every, ["pip"], 10)
+    await people.close()
 
     ingest = await asyncpg.connect(login(admin, "esp_ingestd", "ingest").dsn.get_secret_value())
     reader = await asyncpg.connect(login(admin, "alice", "alice").dsn.get_secret_value())

@@ -1,0 +1,614 @@
+"""Questions that people ask the database: which wells there are, how they do, what they measured, which alarms stand.
+
+Rules:
+    1. However many readings there are, a question reads a few rows a well. No question searches esp_telemetry for its
+       wells: the rollups know them, and the marks those that are not rolled up yet. Readings are asked for by well and
+       by a bounded time, as constants, so that only the chunks of that time are planned for.
+    2. Nothing is ever changed: the session is read-only, and a standby will do.
+    3. Rows are for programs: times in ISO 8601 UTC, ages in seconds, names as in the tables. Words are for tables.
+"""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, Final, TypeVar
+
+from esp_ingestd.chart import Span, draw
+from esp_ingestd.config import Settings, Wells
+from esp_ingestd.core.reading import CHANNEL_NAMES, CHANNELS, SECOND_US, to_iso
+from esp_ingestd.core.topic import TopicPattern
+from esp_ingestd.core.tree import SEVERITIES
+from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, SILENCE_US, TURNING_HZ, WellSettings
+from esp_ingestd.database import Database
+from esp_ingestd.moment import Every, to_words
+from esp_ingestd.table import Column, decimals
+
+HOUR_US: Final = 3_600 * SECOND_US
+DAY_US: Final = 24 * HOUR_US
+RAW_MOST_US: Final = DAY_US
+HOURLY_MOST_US: Final = 60 * DAY_US
+HOURLY_SUMMARY_US: Final = 3 * DAY_US
+STALE_US: Final = HOUR_US  # maintenance that is due for longer than this is worth a word
+MATCHES: Final = 3
+ALIKE: Final = 0.6  # of 1: from there on a name may have been meant
+WORST_FIRST: Final = tuple(reversed(SEVERITIES))
+_Row = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows, and what there is to say about them."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    headline: str = ""
+    """All of it in a line, for people."""
+    notes: Sequence[str] = ()
+    """What whoever reads it should know, be it a person or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """From `since_us` on and before `until_us`, microseconds since 1970 UTC."""
+
+    since_us: int
+    until_us: int
+
+    def __str__(self) -> str:
+        return f"{_to_second(to_iso(self.since_us))} to {_to_second(to_iso(self.until_us))}"
+
+    def snapped(self, step_us: int) -> "Period":
+        """The same, from the beginning of the hour or day on."""
+        return Period(since_us=self.since_us - self.since_us % step_us, until_us=self.until_us)
+
+
+async def ask(settings: Settings, question: Callable[[Database], Awaitable[_T]]) -> _T:
+    """What a question to the database brings; nothing can be changed by it.
+
+    Raises:
+        Unavailable: the database cannot be reached, or its schema is older than ours.
+    """
+    database = Database(settings.database, name="esp-ingestd question", read_only=True)
+    try:
+        return await question(database)
+    finally:
+        await database.close()
+
+
+# ------------------------------------------------------------------------------------------------- wells, latest
+
+
+async def wells(database: Database, settings_of: Wells) -> Answer:
+    """Each well's last reading, its age, how the well does as far as the database tells, and its standing alarms."""
+    now_us = _now_us()
+    last = await _last_readings(database, await _days_of_wells(database))
+    standing: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in await database.fetch(STANDING_BY_WELL):
+        standing[row["well_id"]][row["severity"]] += row["count"]
+    rows = [
+        _well(last.get(name, {}), settings_of(name), name, standing[name], now_us) for name in _sorted(last, standing)
+    ]
+    states = Counter(row["state"] for row in rows)
+    alarms = _worst_first(sum(standing.values(), Counter()))
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return Answer(WELL_COLUMNS, rows, f"{len(rows)} in all: {told}; alarms standing: {alarms}" if rows else NO_WELLS)
+
+
+def _well(reading: _Row, settings: WellSettings, well_id: str, standing: Counter[str], now_us: int) -> _Row:
+    last_us = reading.get("timestamp")
+    return {
+        "well_id": well_id,
+        "state": state_of(reading, settings, now_us),
+        "last_reading": None if last_us is None else to_iso(last_us),
+        "age_s": None if last_us is None else (now_us - last_us) / SECOND_US,
+        "alarms": standing.total(),
+        "worst": next((severity for severity in WORST_FIRST if standing[severity]), None),
+    }
+
+
+def state_of(reading: Mapping[str, Any], settings: WellSettings, now_us: int) -> str:
+    """`running`, `off`, `silent`, or `unknown` where neither drive nor motor is measured.
+
+    Silent is a well that has sent nothing for longer than three of its intervals, and for five minutes at least; what
+    turns and what stands is judged as the diagnosis does it, from this one reading.
+
+    Args:
+        reading: its newest, with the time of the fourth newest in `fourth`; empty where there is none.
+        settings: of that well.
+        now_us: microseconds since 1970 UTC.
+    """
+    if not reading:
+        return "silent"
+    last_us = reading["timestamp"]
+    fourth_us = last_us if reading["fourth"] is None else reading["fourth"]
+    expected_s = settings.expected_interval_s
+    three_us = last_us - fourth_us if expected_s is None else 3 * expected_s * SECOND_US
+    if now_us - last_us > max(three_us, SILENCE_US):
+        return "silent"
+    bad = reading["bad_channels"] or ()
+    hertz, amperes = (None if name in bad else reading[name] for name in ("vsd_frequency", "motor_current"))
+    if hertz is None and amperes is None:
+        return "unknown"
+    nameplate = settings.nameplate_current_a
+    idle_a = IDLE_A if nameplate is None else max(IDLE_A, IDLE_LOAD * nameplate)
+    turns = (hertz or 0.0) >= TURNING_HZ or (amperes or 0.0) > idle_a
+    return "running" if turns else "off"
+
+
+async def latest(database: Database, settings_of: Wells, names: Sequence[str], channels: Sequence[str]) -> Answer:
+    """The last reading of each well, or of these.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    now_us = _now_us()
+    days = await _days_of_wells(database)
+    for name in names:
+        _require(name, days)
+    last = await _last_readings(database, {name: days[name] for name in names or days})
+    rows = [
+        {
+            "well_id": name,
+            "timestamp": to_iso(reading["timestamp"]),
+            "age_s": (now_us - reading["timestamp"]) / SECOND_US,
+            **{channel: reading[channel] for channel in (*channels, "bad_channels")},
+        }
+        for name, reading in sorted(last.items())
+        if reading
+    ]
+    measured = _channel_columns(rows, channels, {settings_of(row["well_id"]).vibration_unit for row in rows})
+    return Answer([*LATEST_COLUMNS, *measured, BAD_CHANNELS], rows, "" if rows else NO_WELLS)
+
+
+async def _days_of_wells(database: Database) -> dict[str, list[int]]:
+    """Each well there is -> the days, UTC, of which one holds its newest reading: their beginnings, newest first.
+
+    More than one where an alarm event marked a day on which the well may have sent nothing.
+    """
+    found = await database.fetch(NEWEST_ROLLED) + await database.fetch(MARKED)
+    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK_OF_ALL)]
+    if marked_us is not None:
+        # Whole days spare chunks and skip no rows of those that are left; without chunks a bound only skips rows.
+        is_chunked = database.edition is not None and database.edition.has_hypertables
+        found += await database.fetch(NEWEST_STORED, marked_us - marked_us % DAY_US if is_chunked else 0)
+    days: dict[str, set[int]] = defaultdict(set)
+    for row in found:
+        days[row["well_id"]].add(row["newest"] - row["newest"] % DAY_US)
+    return {name: sorted(each, reverse=True) for name, each in days.items()}
+
+
+async def _last_readings(database: Database, days: Mapping[str, Sequence[int]]) -> dict[str, _Row]:
+    """Each well -> its newest reading; empty where retention has dropped it.
+
+    Wells that are heard of are asked for together, those that are not by the day when they were last.
+    """
+    yesterday_us = _now_us() // DAY_US * DAY_US - DAY_US
+    found: dict[str, _Row] = {}
+    left = {name: iter(each) for name, each in days.items()}
+    while left:
+        groups: dict[int, list[str]] = defaultdict(list)
+        for name, each in list(left.items()):
+            if (day_us := next(each, None)) is None:
+                del left[name]
+            else:
+                groups[min(day_us, yesterday_us)].append(name)
+        for day_us, names in groups.items():
+            until_us = FOREVER_US if day_us == yesterday_us else day_us + DAY_US
+            for row in await database.fetch(LAST_READINGS, names, day_us, until_us):
+                found[row["well_id"]] = row
+                del left[row["well_id"]]
+    return {name: found.get(name, {}) for name in days}
+
+
+# ---------------------------------------------------------------------------------------------------- history
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a well measured in a period, oldest first."""
+
+    rows: Sequence[_Row]
+    every: Every
+    channels: Sequence[str]
+    period: Period
+    vibration_unit: str
+    notes: Sequence[str] = ()
+
+    @property
+    def _moment(self) -> str:
+        return "timestamp" if self.every is Every.RAW else "bucket"
+
+    @property
+    def answer(self) -> Answer:
+        """As rows."""
+        rows = [{**row, self._moment: to_iso(row[self._moment])} for row in self.rows]
+        if self.every is Every.RAW:
+            measured = _channel_columns(rows, self.channels, {self.vibration_unit})
+            return Answer([*RAW_COLUMNS, *measured, BAD_CHANNELS], rows, notes=self.notes)
+        measured = _rollup_columns(rows, self.channels, {self.vibration_unit})
+        return Answer([*ROLLUP_COLUMNS, *measured], rows, notes=self.notes)
+
+    def charts(self, width: int) -> list[str]:
+        """As lines `width` characters wide: a chart for each channel that has values."""
+        low, mean, high = ("", "", "") if self.every is Every.RAW else ("_min", "_mean", "_max")
+        lines: list[str] = []
+        for channel in self.channels:
+            spans = [
+                Span(row[self._moment], row[channel + low], row[channel + mean], row[channel + high])
+                for row in self.rows
+                if row[channel + mean] is not None
+            ]
+            if spans:
+                title = f"{channel}, {_unit(channel, {self.vibration_unit})}"
+                lines += [*draw(title, spans, self.rows[0][self._moment], self.rows[-1][self._moment], width), ""]
+        return lines or ["nothing to draw"]
+
+
+async def history(
+    database: Database, settings_of: Wells, name: str, period: Period, every: Every, channels: Sequence[str], limit: int
+) -> History:
+    """What a well measured; where there is more than `limit`, the newest of it.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    if every is not Every.RAW:
+        period = period.snapped(HOUR_US if every is Every.HOURLY else DAY_US)
+    query = _history_query(every, channels)
+    rows = await database.fetch(query, name, period.since_us, period.until_us, limit + 1)
+    notes = [await _why_nothing(database, name, period)] if not rows else []
+    if len(rows) > limit:
+        notes = [f"there is more: these are the newest {limit} rows; --limit and --since say how much"]
+    return History(
+        rows=rows[:limit][::-1],
+        every=every,
+        channels=channels,
+        period=period,
+        vibration_unit=settings_of(name).vibration_unit,
+        notes=notes,
+    )
+
+
+async def _why_nothing(database: Database, name: str, period: Period) -> str:
+    days = await _days_of_wells(database)
+    _require(name, days)
+    (newest,) = (await _last_readings(database, {name: days[name]})).values()
+    last = f"its newest reading is of {to_iso(newest['timestamp'])}" if newest else "retention has dropped its readings"
+    return f"{name}: nothing from {period}; {last}"
+
+
+def every_for(period: Period) -> Every:
+    """What a period of that length is best looked at by."""
+    length_us = period.until_us - period.since_us
+    return Every.RAW if length_us <= RAW_MOST_US else Every.HOURLY if length_us <= HOURLY_MOST_US else Every.DAILY
+
+
+def _history_query(every: Every, channels: Sequence[str]) -> str:
+    """The SQL; the names in it are ours."""
+    if every is Every.RAW:
+        return HISTORY_RAW.format(channels="".join(f"{channel}, " for channel in channels))
+    parts = (f"{channel}_{part}" for channel in channels for part in PARTS)
+    return HISTORY_ROLLUP.format(every=every.value, channels="".join(f", {part}" for part in parts))
+
+
+# ------------------------------------------------------------------------------------------- summary, alarms
+
+
+async def summary(database: Database, patterns: Iterable[str], since_us: int) -> Answer:
+    """What each well and the field did since then: from the beginning of that hour, of that day if long ago.
+
+    Args:
+        database: whom to ask.
+        patterns: `mqtt.topics`, by which a dead letter is known to be a well's.
+        since_us: microseconds since 1970 UTC.
+    """
+    now_us = _now_us()
+    step_us, every = (HOUR_US, "hourly") if now_us - since_us <= HOURLY_SUMMARY_US else (DAY_US, "daily")
+    period = Period(since_us=since_us, until_us=now_us).snapped(step_us)
+    days = await _days_of_wells(database)
+    totals = {row["well_id"]: row for row in await database.fetch(TOTALS.format(every=every), period.since_us)}
+    letters = _by_well(await database.fetch(LETTERS_BY_TOPIC, period.since_us), patterns)
+    length_s = max(now_us - period.since_us, 1) / SECOND_US
+    rows = [
+        _summed(name, totals.get(name, {}), letters[name], length_s)
+        for name in _sorted(days, totals, filter(None, letters))
+    ]
+    notes = []
+    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK)]
+    if marked_us is not None and now_us - marked_us > STALE_US:
+        notes = [f"what came since {to_iso(marked_us)} is not all in: `esp-ingestd maintenance` is due"]
+    return Answer(SUMMARY_COLUMNS, rows, _field(rows, letters.total(), period), notes)
+
+
+def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) -> _Row:
+    uptime_s = float(total.get("uptime_s", 0.0))
+    return {
+        "well_id": name,
+        "readings": int(total.get("readings", 0)),
+        "uptime_s": uptime_s,
+        "uptime": min(uptime_s / length_s, 1.0),
+        "flow_rate_mean": total.get("flow_rate_mean"),
+        **{f"alarms_{severity}": int(total.get(f"alarms_{severity}", 0)) for severity in WORST_FIRST},
+        "dead_letters": letters,
+    }
+
+
+def _field(rows: Sequence[Mapping[str, Any]], letters: int, period: Period) -> str:
+    """The field in a line."""
+    alarms = _worst_first({severity: sum(row[f"alarms_{severity}"] for row in rows) for severity in SEVERITIES})
+    flow = sum(row["flow_rate_mean"] or 0.0 for row in rows)
+    uptime = sum(row["uptime"] for row in rows) / max(len(rows), 1)
+    return (
+        f"{period}: {len(rows)} wells, {sum(row['readings'] for row in rows):,} readings, up {uptime:.0%} of the time, "
+        f"mean flow of all {flow:,.0f} bbl/d; alarms: {alarms}; {letters} dead letters"
+    )
+
+
+def _by_well(rows: Iterable[Mapping[str, Any]], patterns: Iterable[str]) -> Counter[str]:
+    """Well -> dead letters of its topics; those of no well, such as rows of files, under ''."""
+    compiled = [TopicPattern(pattern) for pattern in patterns]
+    counts: Counter[str] = Counter()
+    for row in rows:
+        matches = (match["well_id"] for each in compiled if (match := each.match(row["topic"])) and "well_id" in match)
+        counts[next(matches, "")] += row["count"]
+    return counts
+
+
+async def standing_alarms(
+    database: Database, names: Sequence[str], severity: str | None, since_us: int | None
+) -> Answer:
+    """The alarms that stand, worst first.
+
+    Args:
+        database: whom to ask.
+        names: of these wells; none means all.
+        severity: of this severity alone.
+        since_us: raised since then, microseconds since 1970 UTC.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    now_us = _now_us()
+    found = await database.fetch(STANDING, list(names) or None, severity, since_us)
+    await _require_known(database, names, found)
+    rows = [
+        {
+            **{
+                name: row[name]
+                for name in ("severity", "well_id", "diagnosis", "state", "count", "message", "actions", "alarm_id")
+            },
+            "raised_at": to_iso(row["raised_at"]),
+            "age_s": (now_us - row["raised_at"]) / SECOND_US,
+            "actions": json.loads(row["actions"] or "[]"),
+        }
+        for row in found
+    ]
+    rows.sort(key=lambda row: (WORST_FIRST.index(row["severity"]), row["age_s"]))
+    return Answer(STANDING_COLUMNS, rows, f"alarms standing: {_worst_first(Counter(row['severity'] for row in rows))}")
+
+
+async def alarm_history(
+    database: Database, names: Sequence[str], severity: str | None, since_us: int, limit: int
+) -> Answer:
+    """The transitions of alarms since then, oldest first; where there are more than `limit`, the newest of them.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    query = TRANSITIONS_OF_WELLS if names else TRANSITIONS
+    arguments = (since_us, severity, limit + 1, list(names)) if names else (since_us, severity, limit + 1)
+    found = await database.fetch(query, *arguments)
+    await _require_known(database, names, found)
+    notes = []
+    if len(found) > limit:
+        notes = [f"there is more: these are the newest {limit} transitions; --limit and --since say how much"]
+    rows = [{**row, "timestamp": to_iso(row["timestamp"])} for row in reversed(found[:limit])]
+    return Answer(TRANSITION_COLUMNS, rows, notes=notes)
+
+
+# ------------------------------------------------------------------------------------------------------ common
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _sorted(*names: Iterable[str]) -> list[str]:
+    return sorted(set().union(*names))
+
+
+def _worst_first(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[each]} {each}" for each in WORST_FIRST if counts.get(each)) or "none"
+
+
+async def _require_known(database: Database, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse wells that nothing was found of and that no reading ever came from."""
+    if missing := set(names).difference(row["well_id"] for row in found):
+        days = await _days_of_wells(database)
+        for name in sorted(missing):
+            _require(name, days)
+
+
+def _require(name: str, known: Iterable[str]) -> None:
+    """Refuse a well that no reading ever came from, with those that it may have meant."""
+    if name in (known := list(known)):
+        return
+    likeness = {each: SequenceMatcher(None, name.lower(), each.lower()).ratio() for each in known}
+    near = sorted((each for each in known if likeness[each] >= ALIKE), key=lambda each: (-likeness[each], each))[
+        :MATCHES
+    ]
+    meant = f"; is it {', '.join(near)}?" if near else f"; `esp-ingestd wells` lists the {len(known)} that there are"
+    raise ValueError(f"no well {name!r}{meant}")
+
+
+# ----------------------------------------------------------------------------------------------------- columns
+
+
+def _unit(channel: str, vibration_units: Iterable[str]) -> str:
+    """The unit of a channel, vibration in that of the wells that are shown."""
+    return " or ".join(sorted(vibration_units)) if channel == "vibration" else UNITS[channel]
+
+
+def _channel_columns(rows: Sequence[Mapping[str, Any]], channels: Iterable[str], units: set[str]) -> list[Column]:
+    return [
+        Column(each, f"{each}\n{_unit(each, units)}", decimals(row[each] for row in rows), rank=1) for each in channels
+    ]
+
+
+def _rollup_columns(rows: Sequence[Mapping[str, Any]], channels: Iterable[str], units: set[str]) -> list[Column]:
+    """For programs every part; for people the mean, and what it lies between."""
+    columns = []
+    for each in channels:
+        show = decimals(row[f"{each}_{part}"] for row in rows for part in PARTS)
+        for part in PARTS:
+            heading = f"{each}\n{part}, {_unit(each, units)}"
+            columns.append(
+                Column(f"{each}_{part}", heading, show, rank=1 if part == "mean" else 2, in_table=part != "last")
+            )
+    return columns
+
+
+def _to_second(moment: str) -> str:
+    """For people, without the fraction."""
+    return f"{moment[:19]}Z"
+
+
+def _to_age(age_s: float) -> str:
+    return to_words(round(age_s * SECOND_US))
+
+
+def _to_hours(uptime_s: float) -> str:
+    return f"{uptime_s / 3600:.1f}"
+
+
+def _unless_zero(count: int) -> str:
+    return str(count or "")
+
+
+UNITS: Final = {channel.name: channel.unit for channel in CHANNELS}
+PARTS: Final = ("min", "mean", "max", "last")
+NO_WELLS: Final = "no well has sent a reading yet"
+FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
+BAD_CHANNELS: Final = Column("bad_channels", "doubted", ", ".join, rank=1)
+AGE: Final = Column("age_s", "age", _to_age)
+WELL_COLUMNS: Final = (
+    Column("well_id", "well"),
+    Column("state"),
+    Column("last_reading", "last reading", _to_second),
+    AGE,
+    Column("alarms", show=_unless_zero),
+    Column("worst"),
+)
+LATEST_COLUMNS: Final = (Column("well_id", "well"), Column("timestamp", show=_to_second), AGE)
+RAW_COLUMNS: Final = (Column("well_id", in_table=False), Column("timestamp", show=_to_second))
+ROLLUP_COLUMNS: Final = (
+    Column("well_id", in_table=False),
+    Column("bucket", "from", _to_second),
+    Column("readings"),
+    Column("uptime_s", "up\nh", _to_hours),
+)
+SUMMARY_COLUMNS: Final = (
+    Column("well_id", "well"),
+    Column("readings", show="{:,}".format),
+    Column("uptime_s", in_table=False),
+    Column("uptime", "up", "{:.0%}".format),
+    Column("flow_rate_mean", "flow\nbbl/d", "{:,.0f}".format),
+    *(Column(f"alarms_{severity}", severity, _unless_zero) for severity in WORST_FIRST),
+    Column("dead_letters", "dead\nletters", _unless_zero),
+)
+STANDING_COLUMNS: Final = (
+    Column("well_id", "well"),
+    Column("severity"),
+    Column("diagnosis"),
+    Column("state"),
+    Column("raised_at", in_table=False),
+    Column("age_s", "for", _to_age),
+    Column("count", "times"),
+    Column("message"),
+    Column("actions", in_table=False),
+    Column("alarm_id", in_table=False),
+)
+TRANSITION_COLUMNS: Final = (
+    Column("timestamp", show=_to_second),
+    Column("well_id", "well"),
+    Column("severity"),
+    Column("diagnosis"),
+    Column("transition"),
+    Column("state", in_table=False),
+    Column("reason", in_table=False),
+    Column("message"),
+    Column("alarm_id", in_table=False),
+    Column("event_id", in_table=False),
+)
+
+# --------------------------------------------------------------------------------------------------------- SQL
+
+# Loose index scans: from the last well to the first, each with its newest time, one look a well.
+_NEWEST: Final = """
+    WITH RECURSIVE newest AS (
+        (SELECT well_id, {time} FROM {table} WHERE {condition} ORDER BY well_id DESC, {time} DESC LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM newest, LATERAL (
+            SELECT well_id, {time} FROM {table}
+            WHERE well_id < newest.well_id AND {condition} ORDER BY well_id DESC, {time} DESC LIMIT 1
+        ) AS next
+    )
+    SELECT well_id, {time} AS newest FROM newest
+"""
+NEWEST_ROLLED: Final = _NEWEST.format(table="telemetry_daily", time="bucket", condition="readings > 0")
+# What maintenance has not rolled up yet: of some hours the wells are marked, of others every well may have sent.
+MARKED: Final = """
+    SELECT DISTINCT well_id, date_trunc('day', bucket, 'UTC') AS newest
+    FROM esp_rollup_marks, unnest(well_ids) AS well_id
+"""
+OLDEST_MARK_OF_ALL: Final = "SELECT min(bucket) FROM esp_rollup_marks WHERE well_ids IS NULL"
+NEWEST_STORED: Final = _NEWEST.format(table="esp_telemetry", time='"timestamp"', condition='"timestamp" >= $1')
+LAST_READINGS: Final = f"""
+    SELECT newest.*, (
+        SELECT "timestamp" FROM esp_telemetry
+        WHERE well_id = asked.well_id AND "timestamp" >= $2 AND "timestamp" < $3
+        ORDER BY "timestamp" DESC OFFSET 3 LIMIT 1
+    ) AS fourth
+    FROM unnest($1::text[]) AS asked (well_id), LATERAL (
+        SELECT well_id, "timestamp", bad_channels, {", ".join(CHANNEL_NAMES)} FROM esp_telemetry
+        WHERE well_id = asked.well_id AND "timestamp" >= $2 AND "timestamp" < $3
+        ORDER BY "timestamp" DESC LIMIT 1
+    ) AS newest
+"""  # noqa: S608 - our own column names
+HISTORY_RAW: Final = """
+    SELECT well_id, "timestamp", {channels}bad_channels FROM esp_telemetry
+    WHERE well_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3
+    ORDER BY "timestamp" DESC LIMIT $4
+"""
+HISTORY_ROLLUP: Final = """
+    SELECT well_id, bucket, readings, uptime_s{channels} FROM telemetry_{every}
+    WHERE well_id = $1 AND bucket >= $2 AND bucket < $3
+    ORDER BY bucket DESC LIMIT $4
+"""
+TOTALS: Final = f"""
+    SELECT well_id, sum(readings)::bigint AS readings, sum(uptime_s) AS uptime_s,
+        sum(flow_rate_mean * readings) / sum(readings) FILTER (WHERE flow_rate_mean IS NOT NULL) AS flow_rate_mean,
+        {", ".join(f"sum(alarms_{each})::bigint AS alarms_{each}" for each in SEVERITIES)}
+    FROM telemetry_{{every}} WHERE bucket >= $1 GROUP BY well_id
+"""  # noqa: S608 - our own column names
+OLDEST_MARK: Final = "SELECT min(marked_at) FROM esp_rollup_marks"
+LETTERS_BY_TOPIC: Final = "SELECT topic, count(*) AS count FROM dead_letters WHERE received_at >= $1 GROUP BY topic"
+STANDING_BY_WELL: Final = "SELECT well_id, severity, count(*) AS count FROM active_alarms GROUP BY well_id, severity"
+STANDING: Final = """
+    SELECT well_id, severity, diagnosis, state, raised_at, count, message, actions, alarm_id FROM active_alarms
+    WHERE ($1::text[] IS NULL OR well_id = ANY ($1)) AND ($2::text IS NULL OR severity = $2)
+        AND ($3::timestamptz IS NULL OR raised_at >= $3)
+"""
+_TRANSITIONS: Final = """
+    SELECT "timestamp", well_id, severity, diagnosis, transition, state, event ->> 'reason' AS reason,
+        event ->> 'message' AS message, alarm_id, event_id
+    FROM diagnostic_results
+    WHERE {wells}"timestamp" >= $1 AND ($2::text IS NULL OR severity = $2)
+    ORDER BY "timestamp" DESC LIMIT $3
+"""
+TRANSITIONS: Final = _TRANSITIONS.format(wells="")
+TRANSITIONS_OF_WELLS: Final = _TRANSITIONS.format(wells="well_id = ANY ($4::text[]) AND ")
