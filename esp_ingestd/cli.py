@@ -77,17 +77,20 @@ def _options(
 
 @app.command()
 def run(config: ConfigOption) -> None:
-    """Run the daemon: ingest, diagnose, alert, until SIGTERM or Ctrl-C."""
+    """Run the daemon: ingest, diagnose, alert, until SIGTERM or Ctrl-C. SIGHUP reads tree and wells file anew."""
     import asyncio
+    import signal
 
     from esp_ingestd.service import Service
     from esp_ingestd.telemetry import set_up_log
 
+    # Until the service listens for it: what a reload asks for, a start does anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _load(config)
     set_up_log(settings.log.level, settings.log.format)
 
     async def serve() -> None:
-        await Service(settings).run()
+        await Service(settings, config).run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve())

@@ -364,6 +364,16 @@ def load_settings(path: Path) -> Settings:
     return settings
 
 
+def changed_settings(before: Settings, after: Settings) -> list[str]:
+    """The settings that differ, each as `section.key`."""
+    return [
+        f"{name}.{key}"
+        for name, section in before
+        for key, value in section
+        if getattr(getattr(after, name), key) != value
+    ]
+
+
 def database_at(dsn: str) -> DatabaseSettings:
     """The settings of a database that is named on the command line.
 
@@ -409,7 +419,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError([f"{path}: is no TOML: {error}"]) from None
 
 

@@ -29,6 +29,8 @@ from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger, W
 from esp_ingestd.core.decode import Decoder, Reason
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.tree import Tree
+from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.telemetry import Metrics
 
@@ -190,6 +192,16 @@ class Pipeline:
             self._announce(events, now_us)
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)
+
+    def adopt(self, tree: Tree, wells: Callable[[str], WellSettings]) -> int:
+        """Judge by another tree and other settings from the next reading on; how many alarms that ended."""
+        events = self._diagnostician.adopt(tree, wells)
+        self._decoder.forget_sources()
+        if events:
+            self._announce(events, self._clock())
+        for well_id in self._remembered_us:  # soon, so that a restart finds the alarms of this tree
+            self._remembered_us[well_id] = 0
+        return len(events)
 
     def announce_again(self, events: Iterable[Mapping[str, object]]) -> None:
         """Publish events that an earlier run wrote and no broker is known to have accepted (I8)."""

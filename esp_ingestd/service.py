@@ -4,6 +4,10 @@ Start: configuration, HTTP (live, not ready), then broker and database, each tri
 both are there. Stop on SIGTERM: not ready, intake stops but stays subscribed, what is under way is drained until the
 deadline, then everything is closed; a second signal cuts at once. Whatever is not acknowledged by then the broker
 keeps. A task that ends unexpectedly ends the service with an error, and systemd restarts it (I7).
+
+Reload on SIGHUP: tree and wells file are read anew and checked whole, beside the work. What is right takes effect with
+the next reading; where anything is wrong, one line names every fault and all stays as it was. Nothing else that can
+be set changes before a restart; a line says so.
 """
 
 import asyncio
@@ -12,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +24,7 @@ from typing import Any, Final
 import structlog
 
 from esp_ingestd import __version__
-from esp_ingestd.config import Settings, Wells, load_wells, shipped
+from esp_ingestd.config import Settings, Wells, changed_settings, load_settings, load_wells, shipped
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.topic import TopicPattern
@@ -38,6 +42,7 @@ PROBE_INTERVAL_S: Final = 2.0
 GC_ALLOCATIONS: Final = (
     50_000  # containers made between two searches of the youngest; Python's own 700 is for small programs
 )
+RELOADED: Final = ("diagnosis.tree_file", "diagnosis.wells_file")
 CLOSING_S: Final = 2.0  # kept of the shutdown's time for saying good-bye
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -63,23 +68,24 @@ def load_tree(path: Path | None) -> Tree:
 class Service:
     """The daemon."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Build the parts; nothing outside is touched.
+    def __init__(self, settings: Settings, config: Path | None = None) -> None:
+        """Build the parts; nothing outside is touched. A reload reads `config`, the file of the settings, anew.
 
         Raises:
             ConfigurationError: the wells file or the decision tree is wrong.
         """
         self._settings = settings
-        wells, tree = load_diagnosis(settings)
+        self._config = config
+        self._wells, tree = load_diagnosis(settings)
         self.metrics = Metrics()
-        self.metrics.set_tree_version(tree.version)
+        self.metrics.count_reload(tree.version)
         self.health = Health("broker", "alerts", "database")
         self.http = HttpServer(settings.http, self.metrics.registry, self.health)
         self.database = Database(settings.database)
         mqtt = settings.mqtt
         self.spool = Spool(settings.spool)
         self.memory = Memory(settings.spool)
-        self.diagnostician = Diagnostician(tree, wells)
+        self.diagnostician = Diagnostician(tree, self._wells)
         self._drain_database = Database(settings.database, name="esp-ingestd drain")
         self.broker = Mqtt(
             mqtt,
@@ -95,7 +101,7 @@ class Service:
                 mqtt.topics,
                 max_payload_bytes=mqtt.max_payload_bytes,
                 naive_timestamps=mqtt.naive_timestamps,
-                units_of=wells.units_of,
+                units_of=self._units_of,
             ),
             diagnostician=self.diagnostician,
             store=self.database,
@@ -109,6 +115,8 @@ class Service:
         )
         self.broker.receive = self.pipeline.receive
         self._stop = asyncio.Event()
+        self._hangup = asyncio.Event()
+        self._told_ready = False
 
     async def run(self) -> None:
         """Run until a signal says stop.
@@ -125,6 +133,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         _log.info("starting", version=__version__, http=url, broker=self.broker.address, database=self.database.address)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -138,6 +147,7 @@ class Service:
                     "broker": self.broker.run(self._on_broker),
                     "database": self._keep_database(),
                     "clock": self._keep_time(),
+                    "reload": self._keep_reloading(),
                 }.items():
                     tasks.create_task(_unending(name, task), name=name)
                 self.health.started = True
@@ -209,7 +219,44 @@ class Service:
     def _report(self, name: str, why: str) -> None:
         if self.health.report(name, why) and self.health.is_ready:
             _log.info("ready", edition=self.database.edition)
+            self._told_ready = True
             _notify("READY=1")
+
+    async def _keep_reloading(self) -> None:
+        """At each SIGHUP read tree and wells anew; those that come while one is under way ask for one more."""
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            if self._told_ready:  # READY=1 must not be said before that is true
+                _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1_000}")
+            try:
+                self._adopt(*await asyncio.to_thread(self._read_anew))
+            except ConfigurationError as error:
+                self.metrics.count_reload(None)
+                _log.error("reload refused: everything stays as it was", faults=list(error.faults))
+            if self._told_ready:
+                _notify("READY=1")
+
+    def _read_anew(self) -> tuple[Settings, Wells, Tree]:
+        """The configuration as it stands on disk now, checked whole.
+
+        Raises:
+            ConfigurationError: with every fault.
+        """
+        settings = load_settings(self._config) if self._config else self._settings
+        return settings, *load_diagnosis(settings)
+
+    def _units_of(self, well_id: str) -> Mapping[str, str]:
+        return self._wells.units_of(well_id)
+
+    def _adopt(self, settings: Settings, wells: Wells, tree: Tree) -> None:
+        """Judge by these from now on."""
+        self._wells = wells
+        ended = self.pipeline.adopt(tree, wells)
+        self.metrics.count_reload(tree.version)
+        _log.info("reloaded", tree_version=tree.version, wells_listed=len(wells.listed), alarms_ended=ended)
+        if changed := [key for key in changed_settings(self._settings, settings) if key not in RELOADED]:
+            _log.warning("changed settings that take a restart", settings=changed)
 
     async def _keep_database(self) -> None:
         """See that the database is there, also while nothing is written."""

@@ -118,6 +118,12 @@ class Metrics:
         self.mqtt_connected = gauge("mqtt_connected", "1 while subscribed at the broker")
         self.mqtt_connections = counter("mqtt_connections", "Connections made to the broker")
         self.database_connected = gauge("database_connected", "1 while the database takes batches")
+        self.reload_successful = gauge(
+            "config_last_reload_successful", "1 if the last reload of decision tree and wells file was taken"
+        )
+        self.reload_timestamp = gauge(
+            "config_last_reload_success_timestamp_seconds", "When decision tree and wells file were last read and taken"
+        )
         self.build = Info(PREFIX + "build", "Version of program and decision tree", registry=registry)
         for reason in Reason:
             self.readings_rejected.labels(reason.value)
@@ -125,9 +131,12 @@ class Metrics:
             self.alerts_published.labels(severity)
             self.alarms_active.labels(severity)
 
-    def set_tree_version(self, tree_version: str) -> None:
-        """Name what is running: `esp_ingestd_build_info`."""
-        self.build.info({"version": __version__, "tree_version": tree_version})
+    def count_reload(self, tree_version: str | None) -> None:
+        """Tree and wells file were read and taken, at start too; None: they were refused."""
+        self.reload_successful.set(tree_version is not None)
+        if tree_version is not None:
+            self.reload_timestamp.set_to_current_time()
+            self.build.info({"version": __version__, "tree_version": tree_version})
 
 
 def set_up_log(level: Literal["debug", "info", "warning", "error"], form: Literal["auto", "json", "text"]) -> None:

@@ -433,6 +433,30 @@ class Alarm:
         """Some question is met, so that the alarm may still come."""
         return any(watch.met_us != NEVER for watch in self.watches)
 
+    def carry_over(self, diagnosis: Diagnosis, enabled: int) -> bool:
+        """Go on under another tree's diagnosis of the same name, asked the questions `enabled`.
+
+        A question that asks the same, or has the same conditions, keeps its answers. False if the one that was told is
+        asked no more and no other one stands, or if nothing was told and none is met: then the alarm is at its end.
+        """
+        watches = {new.index: Watch() for new in diagnosis.questions}
+        told: Question | None = None
+        for old, watch in zip(self.diagnosis.questions, self.watches, strict=True):
+            new = next(
+                (q for q in diagnosis.questions if q.bit & enabled and (q.ask == old.ask or q.when == old.when)), None
+            )
+            if new is not None:
+                watches[new.index] = watch
+                told = new if old is self.question else told
+        before = self.diagnosis, self.watches
+        self.diagnosis, self.watches = diagnosis, list(watches.values())
+        told = told or self.strongest()
+        if told is None if self.stands else not self.hopeful():
+            self.diagnosis, self.watches = before
+            return False
+        self.question = told or diagnosis.questions[0]
+        return True
+
     def remember(self) -> dict[str, Any]:
         """All of it as JSON values; `recall` takes it back."""
         values = {name: getattr(self, name) for name in (*_REMEMBERED, *_REMEMBERED_SINCE_3)}

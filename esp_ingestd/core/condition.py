@@ -8,6 +8,7 @@ written, `not_met` its negation pushed down to the comparisons; with NaN both ar
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite, nan
 from typing import Any, Final
 
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES
@@ -100,6 +101,8 @@ class Condition:
                 raise ConditionError(f"{self.text!r}: unknown feature {node.id!r}")
             return node.id
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            if not isfinite(_float(node)):
+                raise ConditionError(f"{self.text!r}: a number is too large")
             return repr(_float(node))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return f"-{self._number(node.operand)}"
@@ -132,7 +135,10 @@ class Condition:
 
 def _float(node: ast.Constant) -> float:
     value = node.value
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+    try:
+        return float(value) if isinstance(value, (int, float)) else nan
+    except OverflowError:
+        return inf
 
 
 def _parts(node: ast.expr) -> list[ast.Compare]:

@@ -33,7 +33,7 @@ from esp_ingestd.core.alarm import (
 from esp_ingestd.core.command import Answer, Command, Refusal, RefusedError
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
-from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Question, Tree
+from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
 
 STANDING_STILL: Final = OFF | TRIP
@@ -328,6 +328,44 @@ class Diagnostician:
             alarm.forget_those(~patient.enabled)
             if alarm.stands:
                 self._count(alarm, +1)
+
+    def adopt(self, tree: Tree, wells: Callable[[str], WellSettings]) -> Sequence[AlarmEvent]:
+        """Judge by another tree and other settings from the next reading on; what is known of the wells stays.
+
+        Standing alarms go on under their ids. One ends as `reset` whose question is asked no more: it has gone from the
+        tree, or the wells file has put it out of service. A well whose channels come in other units learns its normal
+        anew.
+        """
+        events: list[AlarmEvent] = []
+        enabled: dict[tuple[object, ...], int] = {}
+        for patient in self._patients.values():
+            well, settings = patient.well, wells(patient.well.well_id)
+            asked = (settings.enabled_rules, *(bool(getattr(settings, name)) for name in NEEDED_SETTING.values()))
+            if asked not in enabled:
+                enabled[asked] = tree.enabled_bits(settings)
+            events += self._carry_over(patient, tree, enabled[asked])
+            if (settings.units, settings.vibration_unit) != (well.settings.units, well.settings.vibration_unit):
+                well.relearn()
+            well.configure(settings)
+            well.learns = bool(patient.enabled & ~tree.instant_bits)
+            patient.follow(())
+        self._tree, self._wells = tree, wells
+        return events
+
+    def _carry_over(self, patient: Patient, tree: Tree, enabled: int) -> Iterator[AlarmEvent]:
+        """Bring a well's alarms under another tree; end those of which nothing is asked any more."""
+        visit = _unread(patient)
+        kept: dict[int, Alarm] = {}
+        for alarm in patient.alarms.values():
+            place = tree.place.get(alarm.diagnosis.name)
+            if place is not None and alarm.carry_over(tree.diagnoses[place], enabled):
+                kept[place] = alarm
+            else:
+                yield from self._end(visit, alarm, Signal.WITHDRAWN, "reset")
+        names = {place: self._tree.diagnoses[place].name for place in patient.raised}
+        patient.raised = {tree.place[name]: patient.raised[at] for at, name in names.items() if name in tree.place}
+        patient.alarms = kept
+        patient.enabled = enabled
 
     def __len__(self) -> int:
         """How many wells are known."""

@@ -149,7 +149,7 @@ class Tree:
         if isinstance(source, str):
             try:
                 source = tomllib.loads(source)
-            except tomllib.TOMLDecodeError as error:
+            except (tomllib.TOMLDecodeError, RecursionError) as error:
                 raise TreeError([f"decision tree: not TOML: {error}"]) from error
         return _Reader(source).tree()
 
@@ -204,11 +204,11 @@ class _Reader:
         groups = {group.name: group for group in self._groups()}
         entries = self._tables(self._source, "diagnosis", "decision tree")
         rank = {name: place for place, name in enumerate(groups)}
-        ordered = sorted(entries, key=lambda entry: rank.get(entry.get("group", ""), len(rank)))
+        ordered = sorted(entries, key=lambda entry: rank.get(str(entry.get("group")), len(rank)))
         diagnoses = [self._diagnosis(index, entry, groups) for index, entry in enumerate(ordered)]
         self._unreachable()
         if self._faults:
-            raise TreeError(self._faults)
+            raise TreeError(list(dict.fromkeys(self._faults)))
         met = [
             met_bits([(b, s, text) for b, s, text, is_instant in self._compiled if is_instant is want], count)
             for want, count in ((True, INSTANT_COUNT), (False, len(FEATURES)))
@@ -402,7 +402,8 @@ class _Reader:
 
     def _unreachable(self) -> None:
         """A question that nothing can meet, or that an earlier one of its exclusive group always hides."""
-        exclusive = {entry.get("name") for entry in self._source.get("group", []) if entry.get("exclusive")}
+        entries = self._tables(self._source, "group", "decision tree")
+        exclusive = {str(entry.get("name")) for entry in entries if entry.get("exclusive") is True}
         for number, draft in enumerate(self._drafts):
             own = _box(draft.conditions)
             for name, (low, high) in own.items():

@@ -2,10 +2,13 @@
 
 import copy
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from esp_ingestd.core.condition import Condition, ConditionError, predicate
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, NAN, STATES, TURNING
@@ -231,3 +234,56 @@ def test_features_of_the_instant_come_first() -> None:
     instants = [feature.instant for feature in FEATURES]
     assert instants == sorted(instants, reverse=True)
     assert len(FEATURE_INDEX) == len(FEATURES)
+
+
+def places(value: object, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every table, array and value of a document, by the keys that lead to it."""
+    if place:
+        yield place
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield from places(value[key], (*place, key))  # type: ignore[index]
+
+
+CUT = shipped() | {"diagnosis": shipped()["diagnosis"][:4]}
+ODD = st.one_of(
+    st.sampled_from(
+        [0, -1, 1.5, float("inf"), float("nan"), True, "", "x", "{load", [], [1], [[]], {}, [{}], {"a": 1}]
+    ),
+    st.sampled_from(
+        [
+            "load",
+            "load >",
+            "load > 1e999",
+            f"load > {'9' * 400}",
+            "(" * 3000,
+            "unknown()",
+            "load == 1",
+            "load > 1j",
+            "\0",
+        ]
+    ).map(lambda text: [text]),
+    st.text(max_size=20).map(lambda text: [text]),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(list(places(CUT))), ODD), min_size=1, max_size=3))
+def test_whatever_stands_in_the_file_it_is_a_tree_or_refused_in_words(
+    changes: list[tuple[tuple[Any, ...], Any]],
+) -> None:
+    source: Any = copy.deepcopy(CUT)
+    for (*way, last), value in changes:
+        table = source
+        for key in way:
+            holds = isinstance(table, dict) and key in table
+            holds |= isinstance(table, list) and isinstance(key, int) and key < len(table)
+            table = table[key] if holds else {}
+        if isinstance(table, dict) or (isinstance(table, list) and isinstance(last, int) and last < len(table)):
+            table[last] = value
+    try:
+        tree = Tree.parse(source)
+    except TreeError as error:
+        assert error.faults  # noqa: PT017 - or it is a tree
+    else:
+        assert tree.met_instant(TURNING, features()) | tree.met_windowed(TURNING, features()) >= 0

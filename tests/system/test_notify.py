@@ -124,6 +124,18 @@ def test_systemd_hears_ready_then_signs_of_life_then_stopping(daemon: Daemon, br
         assert daemon.process.wait(PATIENCE_S) == 0
 
 
+def test_systemd_hears_of_a_reload_and_not_before_the_first_ready(daemon: Daemon, broker: embedded.Broker) -> None:
+    assert daemon.health("/health/live")[0] == 200
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.hears("WATCHDOG=1")
+    with broker:
+        assert not [each for each in daemon.hears("READY=1") if "RELOADING" in each]
+        daemon.process.send_signal(signal.SIGHUP)
+        said = daemon.hears("READY=1")
+    (reloading,) = [each for each in said if each.startswith("RELOADING=1\nMONOTONIC_USEC=")]
+    assert 0 < int(reloading.rpartition("=")[2]) <= time.monotonic_ns() // 1_000
+
+
 def test_a_process_that_stands_still_gives_no_sign_of_life(daemon: Daemon) -> None:
     daemon.hears("WATCHDOG=1")
     daemon.process.send_signal(signal.SIGSTOP)
