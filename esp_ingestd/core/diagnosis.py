@@ -637,6 +637,9 @@ class Diagnostician:
         at_us, number, by, comment = order or Order(visit.now_us, visit.now_us)
         alarm.seq += 1
         self._due_us = 0.0
+        suspects = list(visit.patient.well.suspects(question.features))
+        named = {f"{channel}_{what}": round(value, 4) for channel, what, value in suspects}
+        channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
         return AlarmEvent(
             event_id=event_id_of(alarm.alarm_id, transition, number),
             alarm_id=alarm.alarm_id,
@@ -652,8 +655,8 @@ class Diagnostician:
             severity=SEVERITIES[alarm.severity],
             confidence=alarm.confidence,
             raised_at_us=alarm.raised_us,
-            message=message(diagnosis, visit.features),
-            evidence=evidence(question, visit.features),
+            message=message(diagnosis, visit.features, channels),
+            evidence=evidence(question, visit.features) | named,
             path=self._path(diagnosis, question, visit),
             actions=diagnosis.actions,
             resolution_time=diagnosis.resolution_time,
@@ -725,9 +728,10 @@ def evidence(question: Question, features: Sequence[float]) -> dict[str, float]:
     }
 
 
-def message(diagnosis: Diagnosis, features: Sequence[float]) -> str:
-    """The diagnosis's text with the features it names filled in."""
-    return diagnosis.message.format_map({FEATURES[place].name: _Figure(value) for place, value in enumerate(features)})
+def message(diagnosis: Diagnosis, features: Sequence[float], channels: str) -> str:
+    """The diagnosis's text with the features it names filled in, and the channels that cannot be trusted."""
+    figures = {FEATURES[place].name: _Figure(value) for place, value in enumerate(features)}
+    return diagnosis.message.format_map({**figures, "channels": channels or "none"})
 
 
 class _Figure(float):

@@ -4,19 +4,23 @@ Rules:
     1. A channel that is missing keeps its last value for a while, since RTUs report by exception; then it is unknown.
        One that stays away longer than it ever did is dead.
     2. A jump by three tenths is believed when a second reading confirms it; until then the last value stands.
-    3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know.
-    4. A gauge that repeats one value much longer than it ever did, while the motor current moves, is frozen. Each
-       channel's own habit of repeating is learned first: quantised channels do so all day long.
-    5. A value that stands to its baseline as one unit to another, while the motor runs as ever, was sent in the
-       wrong unit.
+    3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
+       channel is missing.
+    4. A gauge that repeats one value for half an hour and four times longer than it ever did, while motor current or
+       flow move, is frozen. Each channel's own habit of repeating is learned first: quantised channels do so all day
+       long. The same is asked of all gauges together, which repeat less often: so a frozen tool with quantised
+       channels is found too.
+    5. A channel that from one reading to the next is sent in another unit: core/shift.py.
     6. Frozen and wrongly scaled channels are unknown to all other rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import log
 from typing import Any, Final
 
 from esp_ingestd.core.feature import NAN
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
+from esp_ingestd.core.shift import Shifts
 
 PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
 FLOW_AT, PIP_AT, AMPERES_AT, TEMP_AT, SHAKE_AT, HERTZ_AT = range(6)
@@ -29,15 +33,21 @@ HOLD_US: Final = 900 * SECOND_US
 DEAD_US: Final = 1800 * SECOND_US
 FROZEN_US: Final = 1800 * SECOND_US
 FROZEN_READINGS: Final = 6
-HABIT_READINGS: Final = 200
-HABIT_MOST: Final = 12
+FROZEN_TIMES: Final = 4
+"""Of its longest habit of repeating. A real quantised channel went to 3 times its longest run so far, not further."""
+HABIT_MOVES: Final = 12
+"""How often a gauge must have moved until its habit is known."""
+HABIT_SHARE: Final = 0.4
+"""Of its readings: a gauge that repeats itself more often moves in bursts, and is known only after two days."""
+NEVER_LOG: Final = -16.0
+"""Logarithm of one in ten million: how likely a sound gauge repeats itself so often, were each reading by chance."""
+HABIT_US: Final = 172_800 * SECOND_US
+MINUTE_US: Final = 60 * SECOND_US
 JUMP: Final = 0.3
 _JUMPING: Final = (FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT)
 _GAUGES: Final = (PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT)
-_ZERO_IS_BAD: Final = (PIP_AT, TEMP_AT, DISCHARGE_AT)
-
-_PRESSURE_FACTORS: Final = (6.894757, 6894.757, 0.06894757, 0.006894757, 14.50377, 0.1450377, 0.000145038)
-_FLOW_FACTORS: Final = (0.1589873, 6.289811, 0.00662447, 0.02916667, 0.00184)
+_TOGETHER: Final = len(_GAUGES)
+ZERO_IS_BAD: Final = (PIP_AT, TEMP_AT, DISCHARGE_AT)
 
 
 class Quality:
@@ -45,15 +55,18 @@ class Quality:
 
     __slots__ = (
         "_absent",
+        "_began_us",
         "_doubted",
         "_habit",
         "_last",
         "_longest",
         "_moved_us",
         "_readings",
+        "_repeated",
         "_repeats",
         "_since",
         "held",
+        "shifts",
     )
 
     def __init__(self) -> None:
@@ -64,10 +77,17 @@ class Quality:
         self._absent: dict[int, int] = {}
         self._longest: dict[int, int] = {}
         self._moved_us = 0
+        self._began_us = 0
         self._readings = 0
-        self._repeats = [0] * len(_GAUGES)
-        self._habit = [0] * len(_GAUGES)
-        self._since = [0] * len(_GAUGES)
+        # Of each gauge, and of all together:
+        self._repeats = [0] * (_TOGETHER + 1)
+        """How many readings have repeated the one before, to now."""
+        self._since = [0] * (_TOGETHER + 1)
+        self._repeated = [0] * (_TOGETHER + 1)
+        """How many did in all the times that are over."""
+        self._habit = [0] * (_TOGETHER + 1)
+        """The longest of those times, microseconds."""
+        self.shifts = Shifts()
 
     def take(self, values: Sequence[float | None], last_us: int, now_us: int, hold_us: int) -> None:
         """Work in the values of one reading while the pump turns; `last_us` is the time of the one before."""
@@ -78,16 +98,16 @@ class Quality:
             self._present(now_us)
         self._believe(believed)
         self._readings += 1
+        self._began_us = self._began_us or now_us
         self._watch_gauges(values, believed, now_us)
+        for place in self.shifts.places:
+            believed[place] = NAN
         self._last = values
         self.held = tuple(believed)
 
     def _believe(self, believed: list[Any]) -> None:
-        """Take out what a gauge does not know, and hold jumps until they are confirmed."""
+        """Hold jumps until they are confirmed."""
         held = self.held
-        for place in _ZERO_IS_BAD:
-            if believed[place] == 0.0:
-                believed[place] = NAN
         for place in _JUMPING:
             value, old = believed[place], held[place]
             if not abs(value - old) <= JUMP * old:
@@ -98,56 +118,105 @@ class Quality:
     def _watch_gauges(self, values: Sequence[float | None], believed: list[Any], now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
         last, repeats = self._last, self._repeats
-        if values[AMPERES_AT] != last[AMPERES_AT]:
+        if values[AMPERES_AT] != last[AMPERES_AT] or values[FLOW_AT] != last[FLOW_AT]:
             self._moved_us = now_us
+        moving = repeating = 0
         for gauge, place in enumerate(_GAUGES):
-            if values[place] == last[place] and values[place] is not None:
+            value = values[place]
+            if value is None:
+                continue
+            if value == last[place]:
+                repeating += 1
                 repeats[gauge] += 1
                 if repeats[gauge] >= FROZEN_READINGS and self._froze(gauge, now_us):
                     believed[place] = NAN
-            elif repeats[gauge]:
-                self._end(gauge)
             else:
-                self._since[gauge] = now_us
+                moving += 1
+                if repeats[gauge]:
+                    self._end(gauge, now_us)
+                else:
+                    self._since[gauge] = now_us
+        if repeating and not moving:
+            repeats[_TOGETHER] += 1
+        else:
+            self._end(_TOGETHER, now_us)
 
     def rest(self, values: Sequence[float | None]) -> None:
         """Take the values of a pump that stands: nothing is learned from them."""
         self.held = tuple(NAN if value is None else value for value in values)
         self._last = (NAN,) * len(values)
-        self._repeats = [0] * len(_GAUGES)
+        self._repeats = [0] * (_TOGETHER + 1)
         self._absent.clear()
         self._doubted.clear()
 
     def remember(self) -> list[Any]:
         """As JSON values; NaN where not known."""
         places = [{str(place): value for place, value in known.items()} for known in (self._absent, self._longest)]
-        gauges = [self._repeats, self._habit, self._since]
-        return [self.held, self._last, sorted(self._doubted), *places, self._readings, self._moved_us, *gauges]
+        gauges = [self._repeats, self._since, self._repeated, self._habit]
+        counts = [self._readings, self._began_us, self._moved_us, *gauges]
+        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
-        held, last, doubted, absent, longest, self._readings, self._moved_us, *gauges = remembered
+        held, last, doubted, absent, longest, shifts, *counts = remembered
+        self._readings, self._began_us, self._moved_us, *gauges = counts
         self.held, self._last, self._doubted = tuple(held), tuple(last), set(doubted)
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
-        self._repeats, self._habit, self._since = gauges
+        self._repeats, self._since, self._repeated, self._habit = gauges
+        self.shifts.recall(shifts)
 
-    def frozen(self, now_us: int) -> int:
-        """How many gauges are frozen."""
-        if max(self._repeats) < FROZEN_READINGS:
-            return 0
-        return sum(
-            repeats >= FROZEN_READINGS and self._froze(gauge, now_us) for gauge, repeats in enumerate(self._repeats)
-        )
+    def frozen(self, now_us: int) -> list[tuple[int, int]]:
+        """The frozen gauges: place of the channel, and since when."""
+        repeats = self._repeats
+        if max(repeats) < FROZEN_READINGS:
+            return []
+        together = repeats[_TOGETHER] >= FROZEN_READINGS and self._froze(_TOGETHER, now_us)
+        return [
+            (place, self._since[gauge])
+            for gauge, place in enumerate(_GAUGES)
+            if repeats[gauge] >= FROZEN_READINGS and (together or self._froze(gauge, now_us))
+        ]
 
-    def dead(self, now_us: int, interval_us: int) -> int:
-        """How many channels stay away, or out of their plausible range, longer than they ever did."""
+    def dead(self, now_us: int, interval_us: int) -> list[tuple[int, int]]:
+        """The channels that stay away, or out of range, longer than they ever did: their place, and since when."""
         if not self._absent:
-            return 0
+            return []
         least = max(DEAD_US, 6 * interval_us)
-        return sum(
-            now_us - since >= max(least, 3 * self._longest.get(place, 0)) for place, since in self._absent.items()
-        )
+        return [
+            (place, since)
+            for place, since in self._absent.items()
+            if now_us - since >= max(least, 3 * self._longest.get(place, 0))
+        ]
+
+    def found(self, now_us: int, interval_us: int) -> Iterator[tuple[str, str, float]]:
+        """What is wrong with which channel: (channel, what, how much).
+
+        Beside a frozen gauge also those that are about to be: they froze together.
+        """
+        frozen = self.frozen(now_us)
+        for gauge, place in enumerate(_GAUGES):
+            for_us = now_us - self._since[gauge]
+            least = FROZEN_READINGS // 2
+            about_to = self._repeats[gauge] >= least <= self._repeats[_TOGETHER]
+            if (place, self._since[gauge]) in frozen or (frozen and about_to):
+                yield CHANNEL_NAMES[place], "frozen_min", for_us / MINUTE_US
+        for place, since_us in self.dead(now_us, interval_us):
+            yield CHANNEL_NAMES[place], "missing_min", (now_us - since_us) / MINUTE_US
+
+    def heard(
+        self, values: Sequence[float | None], bad_channels: Iterable[str], now_us: int
+    ) -> tuple[float | None, ...]:
+        """The values but for channels out of range or sent in another unit, which no rule may read.
+
+        One out of range is missing, also where it never was in it.
+        """
+        shifted = self.shifts.places
+        bad = [PLACE[name] for name in bad_channels]
+        for place in bad:
+            if place not in shifted:
+                self._absent.setdefault(place, now_us)
+        return without(values, [*bad, *shifted])
 
     def _fill(self, believed: list[float | None], last_us: int, now_us: int, hold_us: int) -> None:
         held, absent = self.held, self._absent
@@ -155,6 +224,10 @@ class Quality:
             if value is not None:
                 if place in absent:
                     self._longest[place] = max(self._longest.get(place, 0), now_us - absent.pop(place))
+                continue
+            if place in self.shifts.places:
+                believed[place] = NAN
+                absent.pop(place, None)
                 continue
             last = held[place]
             if last == last and now_us - absent.setdefault(place, last_us) > hold_us:  # noqa: PLR0124  (known)
@@ -175,26 +248,31 @@ class Quality:
         return old
 
     def _froze(self, gauge: int, now_us: int) -> bool:
-        habit = self._habit[gauge]
+        over = self._readings - self._repeats[gauge]
+        repeated = self._repeated[gauge]
+        lively = repeated <= HABIT_SHARE * over or self._since[gauge] - self._began_us >= HABIT_US
+        by_chance = self._repeats[gauge] * log((repeated + 1) / (over + 2))
         return (
-            self._readings >= HABIT_READINGS
-            and habit <= HABIT_MOST
-            and self._repeats[gauge] >= 5 * habit
-            and now_us - self._since[gauge] >= FROZEN_US
+            over - repeated >= HABIT_MOVES
+            and lively
+            and by_chance < NEVER_LOG
+            and now_us - self._since[gauge] >= max(FROZEN_US, FROZEN_TIMES * self._habit[gauge])
             and now_us - self._moved_us < FROZEN_US
         )
 
-    def _end(self, gauge: int) -> None:
+    def _end(self, gauge: int, now_us: int) -> None:
         """A run of repeated values is over: that is habit now, so that a quantised channel is told of once at most."""
-        self._habit[gauge] = max(self._habit[gauge], self._repeats[gauge])
-        self._repeats[gauge] = 0
+        if self._repeats[gauge]:
+            lasted_us = (now_us - self._since[gauge]) * self._repeats[gauge] // (self._repeats[gauge] + 1)
+            self._habit[gauge] = max(self._habit[gauge], lasted_us)
+            self._repeated[gauge] += self._repeats[gauge]
+            self._repeats[gauge] = 0
+        self._since[gauge] = now_us
 
 
-def other_unit(place: int, value: float, usual: float) -> bool:
-    """True if `value` stands to `usual` as another unit would; within 4 %."""
-    if place in (TEMP_AT, INTAKE_AT):
-        guesses: tuple[float, ...] = (1.8 * usual + 32, (usual - 32) / 1.8, usual + 273.15)
-    else:
-        factors = _FLOW_FACTORS if place == FLOW_AT else _PRESSURE_FACTORS
-        guesses = tuple(usual * factor for factor in factors)
-    return any(abs(value - guess) <= 0.04 * abs(guess) for guess in guesses)
+def without(values: Sequence[float | None], places: Iterable[int]) -> tuple[float | None, ...]:
+    """The values but for those at `places`."""
+    kept = list(values)
+    for place in places:
+        kept[place] = None
+    return tuple(kept)

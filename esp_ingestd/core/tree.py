@@ -254,9 +254,12 @@ class _Reader:
     def _message(self, entry: Mapping[str, Any], place: str) -> str:
         message = self._text(entry, "message", place)
         try:
-            message.format_map(dict.fromkeys(FEATURE_INDEX, 0.0))
+            message.format_map({**dict.fromkeys(FEATURE_INDEX, 0.0), "channels": ""})
         except (LookupError, ValueError, AttributeError) as error:
-            self._fault(place, f"message = {message!r}: only features go into braces, as {{load:.1f}}: {error!r}")
+            self._fault(
+                place,
+                f"message = {message!r}: only features and {{channels}} go into braces, as {{load:.1f}}: {error!r}",
+            )
         return message
 
     def _texts(self, table: Mapping[str, Any], key: str, place: str, *, needed: bool) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ Operating state, from drive frequency and motor current:
 import dataclasses
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -43,19 +43,15 @@ from esp_ingestd.core.feature import (
 )
 from esp_ingestd.core.quality import (
     AMPERES_AT,
-    CASING_AT,
-    DISCHARGE_AT,
     FLOW_AT,
     HERTZ_AT,
     HOLD_US,
-    PIP_AT,
-    PLACE,
-    TEMP_AT,
-    WELLHEAD_AT,
+    ZERO_IS_BAD,
     Quality,
-    other_unit,
+    without,
 )
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
+from esp_ingestd.core.shift import Shifts
 from esp_ingestd.core.window import STEP_US, Window
 
 # CONTRACT §5, in order of precedence.
@@ -144,14 +140,9 @@ FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
 YOUNG_FRAMES: Final = 672
 BASELINES_MOST: Final = 12
-UNIT_READINGS: Final = 5
 HEALTHY_FLOW: Final = 0.8
 HEALTHY_HEAD: Final = 0.9
 ASTRAY: Final = 0.15
-LEAST_RATIO: Final = 0.4
-MOST_RATIO: Final = 2.5
-MOST_RISE_K: Final = 25.0
-"""Beyond these a value is so far off that another unit is worth a thought."""
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
 _RATIO: Final = FEATURE_INDEX["flow_ratio"]
@@ -160,15 +151,7 @@ _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
 _REFERRED: Final = (normal.FLOW, normal.PIP, normal.AMPERES, normal.TEMP, normal.SHAKE, normal.HEAD)
 _REFERRED_TEMP: Final = _REFERRED.index(normal.TEMP)
-_UNIT_SIGNS: Final = (
-    (FLOW_AT, normal.FLOW),
-    (PIP_AT, normal.PIP),
-    (DISCHARGE_AT, normal.HEAD),
-    (WELLHEAD_AT, normal.WELLHEAD),
-)
 _UNKNOWN: Final = (NAN,) * normal.RATIOS
-# Channel -> what it is compared with to find a wrong unit.
-_UNITS: Final = {FLOW_AT: normal.FLOW, PIP_AT: normal.PIP, WELLHEAD_AT: normal.WELLHEAD, CASING_AT: normal.CASING}
 
 LATE, TAKEN, WORKED = range(3)
 """What became of a reading: it was late; its instant is known; the windows were worked out too."""
@@ -218,7 +201,6 @@ class Well:
         "_quality",
         "_resume_us",
         "_scales",
-        "_shifted",
         "_speed",
         "_spike_a",
         "_steady_hz",
@@ -269,7 +251,6 @@ class Well:
         self._frame_us = 0
         self._frames = 0
         self._waiting: list[tuple[int, int, array[float]]] = []
-        self._shifted: dict[int, list[int]] = {}
         self._quality = Quality()
         self._window = Window()
         self.learns = True
@@ -298,7 +279,6 @@ class Well:
             "values": [getattr(self, name) for name in _REMEMBERED],
             "baselines": {str(hertz): known.remember() for hertz, known in self.baselines.items()},
             "waiting": [[at_us, hertz, list(frame)] for at_us, hertz, frame in self._waiting],
-            "shifted": {str(place): count for place, count in self._shifted.items()},
             "quality": self._quality.remember(),
             "window": self._window.remember(),
             "scaled": self._spike_a == self._spike_a,
@@ -312,11 +292,17 @@ class Well:
             raise ValueError("other features")
         self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
         self._waiting = [(at_us, hertz, array("d", frame)) for at_us, hertz, frame in remembered["waiting"]]
-        self._shifted = {int(place): count for place, count in remembered["shifted"].items()}
         self._quality.recall(remembered["quality"])
         self._window.recall(remembered["window"])
         if remembered["scaled"]:
             self._find_scales()
+
+    def suspects(self, asked: Iterable[int]) -> Iterator[tuple[str, str, float]]:
+        """What is wrong with which channel, (channel, what, how much), as far as the features `asked` are about it."""
+        if _FROZEN in asked:
+            yield from self._quality.found(self.last_us, self.interval_us)
+        if _SHIFTS in asked:
+            yield from self._quality.shifts.found()
 
     def silence_us(self) -> int:
         """How long the well may be silent."""
@@ -330,7 +316,7 @@ class Well:
         """Forget what was normal, and begin to learn it: the well is another one, after a workover for example."""
         self.baselines.clear()
         self._waiting.clear()
-        self._shifted.clear()
+        self._quality.shifts = Shifts()
         self._frames = self._frame_us = 0
         self._forget_scales()
         for place, feature in enumerate(FEATURES):
@@ -354,15 +340,18 @@ class Well:
             return LATE
         values: Any = reading[_CHANNELS]
         raw = values
-        if reading[-2] is not None:
-            values = _without(values, reading[-2])
+        quality = self._quality
+        if reading[-2] is not None or quality.shifts.places:
+            values = quality.heard(values, reading[-2] or (), now_us)
         if last_us:
             self._keep_time(now_us - last_us)
         hertz, amperes = values[HERTZ_AT], values[AMPERES_AT]
-        held = self._quality.held
+        held = quality.held
         hertz = held[HERTZ_AT] if hertz is None else hertz
         self._operate(now_us, hertz, held[AMPERES_AT] if amperes is None else amperes)
         self.last_us = now_us
+        if 0.0 in values and not self._off_readings:
+            values = without(values, [place for place in ZERO_IS_BAD if values[place] == 0.0])
         features = self.features
         instant = [NAN if value is None else value for value in values] if None in values else values
         amperes, temperature = instant[2], instant[3]
@@ -380,11 +369,11 @@ class Well:
             0.0,
         )
         if self._off_readings:
-            return self._rest(values, now_us)
+            return self._rest(values, raw, now_us)
         if not self.learns:
-            self._quality.held = tuple(values) if instant is values else _latest(held, values)
+            quality.held = tuple(values) if instant is values else _latest(held, values)
             return TAKEN
-        self._quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
+        quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
             return WORKED
@@ -494,13 +483,15 @@ class Well:
         sound = self.state == RUNNING and full and seldom
         return LIKELY if sound and step_us <= SPARSE_US else 0.0
 
-    def _rest(self, values: Sequence[float | None], now_us: int) -> int:
+    def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
         if self._off_readings == 1:
             return TAKEN
-        self._quality.rest(values)
+        quality = self._quality
+        quality.rest(values)
+        quality.shifts.look(raw, turning=False, gap=self.gap)
         self.features[_RATIO:_STOP] = _NOTHING
-        self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, 0.0)
+        self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, float(quality.shifts.count()))
         self._window.step_us = now_us
         return WORKED
 
@@ -543,8 +534,6 @@ class Well:
         features[_RATIO + normal.TEMP] = 0.0 if abs(rise) < stray else rise
         if block_ended:
             self._work_block(now_us)
-        if self._shifted or self._looks_shifted(raw):
-            self._check_units(raw, now_us)
         run_us = now_us - self.started_us
         flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
         if now_us - self._changed_us < STEADY_US:
@@ -568,8 +557,13 @@ class Well:
             run_us / (60 * SECOND_US),
         )
         features[_INTERVAL] = self.interval_us / (60 * SECOND_US)
-        features[_FROZEN] = float(self._quality.frozen(now_us))
-        features[_FROZEN + 1] = float(self._quality.dead(now_us, self.interval_us))
+        quality = self._quality
+        quality.shifts.look(raw, turning=True, gap=self.gap)
+        features[_FROZEN:_BEFORE] = (
+            float(len(quality.frozen(now_us))),
+            float(len(quality.dead(now_us, self.interval_us))),
+            float(quality.shifts.count()),
+        )
 
     def _work_block(self, now_us: int) -> None:
         """The features of the half hour."""
@@ -684,47 +678,6 @@ class Well:
             + (abs(means[normal.AMPERES] - 1) > ASTRAY)
         )
 
-    def _looks_shifted(self, raw: Sequence[float | None]) -> bool:
-        """A channel that is there is far from its baseline, or so far out of its range that no rule reads it."""
-        features = self.features
-        for place, quantity in _UNIT_SIGNS:
-            if not LEAST_RATIO < features[_RATIO + quantity] < MOST_RATIO and raw[place] is not None:
-                return True
-        return abs(features[_RATIO + normal.TEMP]) > MOST_RISE_K
-
-    def _check_units(self, raw: Sequence[float | None], now_us: int) -> None:
-        """Look for channels that stand to their baseline as one unit to another while the motor runs as ever."""
-        usual = self.baselines.get(self._bin())
-        steady = abs(self.features[_RATIO + normal.AMPERES] - 1) < ASTRAY
-        if usual is None or not usual.ready:
-            return
-        expected = {place: usual.centre[quantity] for place, quantity in _UNITS.items()}
-        expected[DISCHARGE_AT] = usual.centre[normal.PIP] + usual.centre[normal.HEAD]
-        expected[TEMP_AT] = usual.centre[normal.TEMP]
-        for place, centre in expected.items():
-            value = raw[place]
-            if value is not None and centre > 0 and steady and other_unit(place, value, centre):
-                count = self._shifted.setdefault(place, [0, now_us])
-                count[0] += 1
-                count[1] = now_us
-            elif place in self._shifted and now_us - self._shifted[place][1] > 12 * sums.BLOCK_US:
-                del self._shifted[place]
-        for place in self._shifted:
-            self._blind(place)
-        self.features[_SHIFTS] = float(
-            sum(
-                count >= UNIT_READINGS and now_us - at_us < sums.BLOCK_US + 3 * self.interval_us
-                for count, at_us in self._shifted.values()
-            )
-        )
-
-    def _blind(self, place: int) -> None:
-        """Make what is derived from a wrongly scaled channel unknown."""
-        derived = {normal.HEAD} if place in (PIP_AT, DISCHARGE_AT) else set()
-        derived |= {_UNITS[place]} if place in _UNITS else {normal.TEMP} if place == TEMP_AT else set()
-        for quantity in derived:
-            self.features[_RATIO + quantity] = self.features[_MEAN + quantity] = NAN
-
 
 _STEP: Final = FEATURE_INDEX["current_step"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
@@ -742,11 +695,3 @@ _NOTHING: Final = (NAN,) * (_STOP - _RATIO)
 def _latest(held: Sequence[float], values: Sequence[float | None]) -> tuple[float, ...]:
     """Each channel as it was last known."""
     return tuple([old if value is None else value for old, value in zip(held, values, strict=True)])
-
-
-def _without(values: tuple[float | None, ...], bad_channels: tuple[str, ...]) -> tuple[float | None, ...]:
-    """The values but for the channels named bad, which no rule may read."""
-    kept = list(values)
-    for name in bad_channels:
-        kept[PLACE[name]] = None
-    return tuple(kept)

@@ -14,6 +14,7 @@ from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.simulator import Fault, Field
 
+MINUTE_S = 60.0
 HOUR_S = 3600.0
 FIELD_START_US = 1_760_000_000 * SECOND_US
 Soil = Callable[[float, dict[str, Any]], dict[str, Any] | None]
@@ -61,7 +62,7 @@ def play(
         kind: of the simulator's faults; None: nothing goes wrong.
         interval_s: between two readings of a well.
         wells: how many have the fault.
-        settled_s: until the onset; None: 12 h, or 40 readings.
+        settled_s: until the onset; None: 12 h (4 h of readings closer than a minute), or 40 readings.
         after_s: until the end; None: 4 h, or 20 readings.
         onset: of an interval after a reading.
         without: channels that no well has.
@@ -70,7 +71,7 @@ def play(
         delay_s: by the seconds since the onset, how much later a reading arrives.
         seed: of the field.
     """
-    settled_s = max(12 * HOUR_S, 40 * interval_s) if settled_s is None else settled_s
+    settled_s = max((12 if interval_s >= MINUTE_S else 4) * HOUR_S, 40 * interval_s) if settled_s is None else settled_s
     after_s = max(4 * HOUR_S, 20 * interval_s) if after_s is None else after_s
     began_s = settled_s + onset * interval_s
     faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]

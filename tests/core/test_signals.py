@@ -5,9 +5,12 @@ series made by hand.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
 
 import pytest
-from core.signals import HOUR_S, play
+from core.signals import HOUR_S, Soil, play, raised
 from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, Run, told
 
 DAY_S = 24 * HOUR_S
@@ -124,3 +127,219 @@ def test_a_well_without_a_nameplate_trips_too() -> None:
     run = Run(dataclasses.replace(SETTINGS, nameplate_current_a=None, trip_temperature_c=None))
     run.then(HOUR_S)
     assert told(run.then(30, **STANDING)) == ["raised TRIP high"]
+
+
+# ---------------------------------------------------------------------------------------------------- SENSOR_FAULT
+
+Payload = dict[str, Any]
+GAUGE = ("pip", "motor_temp", "vibration", "discharge_pressure", "intake_temp")
+SLOW = (60.0, 300.0, 600.0, 1200.0, 1800.0)
+
+
+def from_the_onset(change: Callable[[Payload], Payload]) -> Soil:
+    return lambda since_s, payload: payload if since_s < 0 else payload | change(payload)
+
+
+def frozen(*channels: str) -> Soil:
+    """The channels repeat what they said at the onset."""
+    kept: dict[str, Payload] = {}
+
+    def soil(since_s: float, payload: Payload) -> Payload:
+        if since_s >= 0:
+            kept.setdefault(payload["well_id"], {name: payload[name] for name in channels})
+        return payload | kept.get(payload["well_id"], {})
+
+    return soil
+
+
+def coarse(steps: Mapping[str, float]) -> Callable[[Payload], Payload]:
+    """Channels as a gauge of few digits sends them."""
+    return lambda payload: {name: round(payload[name] / step) * step for name, step in steps.items()}
+
+
+@pytest.mark.parametrize("interval_s", SLOW)
+@pytest.mark.parametrize("channels", [GAUGE, ("pip",), ("discharge_pressure",), ("motor_temp",), ("pip", "motor_temp")])
+def test_a_frozen_channel_is_found_and_named(interval_s: float, channels: tuple[str, ...]) -> None:
+    for well in play(None, interval_s, soil=frozen(*channels)):
+        assert raised(well) == ["SENSOR_FAULT"]
+        assert well[0].after_s <= max(2400, 16 * interval_s)
+        found = {name.removesuffix("_frozen_min") for name in well[0].event.evidence if name.endswith("_frozen_min")}
+        assert found
+        assert found <= set(channels)
+        assert all(name in well[0].event.message for name in found)
+
+
+def test_a_frozen_gauge_is_found_at_a_reading_a_second() -> None:
+    (well,) = play("sensor_fault", 1, wells=1, settled_s=0.5 * HOUR_S, after_s=0.6 * HOUR_S)
+    assert raised(well) == ["SENSOR_FAULT"]
+    assert 1795 <= well[0].after_s <= 1870
+
+
+FEW_DIGITS = {"vibration": 0.1, "motor_temp": 1.0, "pip": 10.0, "discharge_pressure": 25.0, "intake_temp": 5.0}
+
+
+@pytest.mark.parametrize("interval_s", [60.0, 300.0, 1200.0])
+def test_gauges_of_few_digits_repeat_themselves_and_are_sound(interval_s: float) -> None:
+    assert play(None, interval_s, settled_s=4 * DAY_S, soil=lambda _, sent: sent | coarse(FEW_DIGITS)(sent)) == [[], []]
+
+
+@pytest.mark.parametrize("interval_s", [60.0, 300.0])
+def test_a_frozen_tool_is_found_though_its_gauges_have_few_digits(interval_s: float) -> None:
+    digits = coarse({"vibration": 0.1, "motor_temp": 1.0, "pip": 2.0})
+    freeze = frozen(*GAUGE)
+    for well in play(None, interval_s, settled_s=DAY_S, soil=lambda s, sent: freeze(s, sent | digits(sent))):
+        assert raised(well) == ["SENSOR_FAULT"]
+        assert well[0].after_s <= 1.5 * HOUR_S
+
+
+def test_nothing_of_a_pump_that_stands_is_called_frozen() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    run.then(HOUR_S, vsd_frequency=30.0)
+    assert not run.then(5 * DAY_S, **(STANDING | dict.fromkeys(("pip", "motor_temp", "discharge_pressure"), 700.0)))
+
+
+@pytest.mark.parametrize("interval_s", SLOW)
+@pytest.mark.parametrize(
+    "dead",
+    [
+        {"pip": 0.0},
+        {"motor_temp": 0.0},
+        {"motor_temp": 6361.0},
+        {"motor_temp": -60.0},
+        {"vibration": None},
+        {"pip": "x"},
+    ],
+)
+def test_a_channel_that_dies_is_told_by_its_name_and_nothing_else_is(interval_s: float, dead: Payload) -> None:
+    for well in play(None, interval_s, soil=from_the_onset(lambda _: dead)):
+        assert raised(well) == ["SENSOR_FAULT"]
+        assert well[0].after_s <= max(1800, 6 * interval_s) + 2 * interval_s
+        (channel,) = dead
+        assert well[0].event.message.endswith(f": {channel}.")
+        assert well[0].event.evidence[f"{channel}_missing_min"] >= 30
+
+
+def test_a_channel_that_never_was_in_its_range_is_told_too() -> None:
+    for well in play(None, 300, settled_s=0, soil=lambda _, sent: sent | {"motor_temp": 6361.0}):
+        assert raised(well) == ["SENSOR_FAULT"]
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])
+def test_dead_gauges_are_no_illness_of_the_pump(interval_s: float) -> None:
+    for well in play("sensor_dead", interval_s):
+        assert raised(well) == ["SENSOR_FAULT"]
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])
+def test_spikes_raise_nothing(interval_s: float) -> None:
+    dice = Random(7)  # noqa: S311  (the same spikes at each run)
+    wild = (lambda x: 2 * x, lambda _: 0.0, lambda _: 6361.0, lambda _: -5.0, lambda _: None, lambda x: 6.9 * x)
+
+    def spike(_: float, sent: Payload) -> Payload:
+        if dice.random() > 0.01:
+            return sent
+        channel = dice.choice(sorted(set(sent) - {"well_id", "timestamp"}))
+        return sent | {channel: dice.choice(wild)(sent[channel])}
+
+    assert play(None, interval_s, wells=3, settled_s=max(DAY_S, 100 * interval_s), soil=spike) == [[], [], []]
+
+
+# ---------------------------------------------------------------------------------------------------- UNIT_SUSPECT
+
+KPA = 6.894757
+
+
+def as_unit(**factors: float) -> Soil:
+    return from_the_onset(lambda sent: {name: sent[name] * factor for name, factor in factors.items()})
+
+
+OTHER_UNITS = {
+    "pressures in kPa": as_unit(pip=KPA, discharge_pressure=KPA, wellhead_pressure=KPA, casing_pressure=KPA),
+    "discharge pressure in kPa, out of range": as_unit(discharge_pressure=KPA),
+    "intake pressure in bar": as_unit(pip=0.0689476),
+    "wellhead pressure in kgf/cm2": as_unit(wellhead_pressure=0.070307),
+    "flow in m3/d": as_unit(flow_rate=0.1589873),
+    "motor temperature in degF": from_the_onset(lambda sent: {"motor_temp": 1.8 * sent["motor_temp"] + 32}),
+    "intake temperature in K": from_the_onset(lambda sent: {"intake_temp": sent["intake_temp"] + 273.15}),
+}
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])
+@pytest.mark.parametrize("mistake", OTHER_UNITS)
+def test_a_channel_in_another_unit_is_named_and_read_by_no_other_question(interval_s: float, mistake: str) -> None:
+    for well in play(None, interval_s, soil=OTHER_UNITS[mistake]):
+        assert raised(well) == ["UNIT_SUSPECT"]
+        assert well[0].after_s <= max(5 * interval_s, 420)
+        assert any(name.endswith("_times") for name in well[0].event.evidence)
+
+
+@pytest.mark.parametrize("interval_s", [60.0, 300.0, 1200.0])
+@pytest.mark.parametrize("kind", ["motor_overtemp", "deadhead", "gas_lock", "broken_shaft", "flowline_restriction"])
+def test_no_illness_of_the_pump_looks_like_another_unit(interval_s: float, kind: str) -> None:
+    for well in play(kind, interval_s, without=("intake_temp",)):
+        assert not {"UNIT_SUSPECT", "SENSOR_FAULT", "CLOCK_FAULT"} & set(raised(well))
+
+
+def test_a_unit_set_right_again_ends_it() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    assert told(run.then(HOUR_S, pip=900.0 * KPA)) == ["raised UNIT_SUSPECT low"]
+    assert not run.then(30 * 60)
+    assert told(run.then(5 * 60)) == ["cleared UNIT_SUSPECT low returned"]
+
+
+def test_a_unit_set_right_while_nothing_was_heard_ends_it_too() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    run.then(HOUR_S, pip=900.0 * KPA)
+    run.at_s += 3 * HOUR_S
+    assert told(run.then(HOUR_S)) == ["cleared UNIT_SUSPECT low returned"]
+
+
+def test_a_value_that_leaves_its_new_level_again_was_in_no_other_unit() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    for factor in (KPA, 3.0, 2.0, 1.0):
+        run.then(60, wellhead_pressure=200 * factor, pip=900.0)
+    assert "UNIT_SUSPECT" not in [event.diagnosis for event in run.events]
+
+
+@pytest.mark.parametrize(("channels", "found"), [(("pip", "discharge_pressure"), True), (("pip",), False)])
+def test_behind_a_gap_it_takes_two_pressures_to_tell(channels: tuple[str, ...], found: bool) -> None:  # noqa: FBT001
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    run.at_s += 3 * HOUR_S
+    run.then(HOUR_S, **{name: HEALTHY[name] * KPA for name in channels})
+    assert ("UNIT_SUSPECT" in [event.diagnosis for event in run.events]) is found
+
+
+def test_a_unit_changed_while_the_pump_stands_is_told() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    run.then(HOUR_S, vsd_frequency=30.0)
+    run.then(HOUR_S, **STANDING)
+    assert told(run.then(HOUR_S, **(STANDING | {"pip": 900.0 * KPA}))) == ["raised UNIT_SUSPECT low"]
+
+
+def test_what_is_suspected_outlives_a_restart() -> None:
+    whole = Run(step_s=60)
+    whole.then(DAY_S)
+    whole.then(180, pip=900.0 * KPA)
+    after = Run(step_s=60)
+    after.at_s = whole.at_s
+    after.diagnostician.restore("W", whole.diagnostician.snapshot("W"))
+    assert told(after.then(300, pip=900.0 * KPA)) == ["raised UNIT_SUSPECT low"]
+
+
+def test_a_channel_that_is_not_sent_stays_suspected_and_only_what_is_sure_is_named() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    run.then(180, pip=900.0 * KPA)
+    run.then(60, pip=None)
+    run.then(240, pip=900.0 * KPA)
+    run.then(120, pip=900.0 * KPA, discharge_pressure=3200.0 * KPA)
+    (event,) = (event for event in run.events if event.diagnosis == "UNIT_SUSPECT")
+    assert [name for name in event.evidence if name.endswith("_times")] == ["pip_times"]
+    lines = list(run.diagnostician.explain("W"))
+    assert any("unit_shifts 1" in line for line in lines)

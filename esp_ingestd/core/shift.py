@@ -1,0 +1,161 @@
+"""Unit shifts: a channel that, from one look to the next, is sent in another unit.
+
+An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fahrenheit where Celsius came. Rules:
+    1. The value jumps between two looks, at most a minute or a reading apart, to what the old one is in another unit,
+       while current and flow go on as they were. No process does that: a motor that loses its cooling warms by less
+       than 1 K a minute, a valve that shuts changes the current.
+    2. It stays at its new level for five looks; until then it is suspected, and read by nobody else already.
+    3. Where something else changed meanwhile (a start, a stop, a gap in the data) two pressures must jump by the same
+       factor.
+    4. It is over when the value jumps back, or is what it was for five looks.
+    5. What jumps once and back was a spike.
+    6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from esp_ingestd.core.feature import NAN
+from esp_ingestd.core.reading import CHANNEL_NAMES
+
+_PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
+_FLOW: Final = _PLACE["flow_rate"]
+_AMPERES: Final = _PLACE["motor_current"]
+_TEMPERATURES: Final = (_PLACE["motor_temp"], _PLACE["intake_temp"])
+_PRESSURES: Final = tuple(
+    _PLACE[name] for name in ("pip", "discharge_pressure", "wellhead_pressure", "casing_pressure")
+)
+_WATCHED: Final = (_FLOW, *_PRESSURES, *_TEMPERATURES)
+
+# psi in kPa, Pa, bar, MPa, kgf/cm2, and back; bbl/d in m3/d, m3/h, l/s, and back (core/unit.py has the sources).
+_PRESSURE_FACTORS: Final = (6.894757, 6894.757, 0.06894757, 0.006894757, 0.0703070, 0.1450377, 0.000145038, 14.50377)
+_FLOW_FACTORS: Final = (0.1589873, 6.289811, 0.00662447, 150.955, 0.00184013, 543.44)
+ALIKE: Final = 0.06
+"""How far a unit's factor may be missed: a well goes on changing between two readings."""
+ALIKE_K: Final = 0.03
+LEVEL: Final = 0.20
+"""How far a shifted value may stray from where it first jumped to while it is still suspected."""
+LOOKS: Final = 5
+STEADY_A: Final = 0.10
+STEADY_BPD: Final = 0.20
+LEAST_JUMP: Final = 0.4
+AGREE: Final = 2
+EDGE_LOOKS: Final = 2
+
+
+class Shifts:
+    """The unit shifts of one well."""
+
+    __slots__ = ("_doubted", "_edge", "_marks", "_turning", "places")
+
+    def __init__(self) -> None:
+        self._marks: list[float] = [NAN] * len(CHANNEL_NAMES)
+        """Each channel as last sent, but for spikes."""
+        self._doubted: set[int] = set()
+        self._edge = 0
+        self._turning = False
+        self.places: dict[int, list[float]] = {}
+        """Place of a channel that is suspected -> looks, value before, value after, looks at the value before."""
+
+    def look(self, sent: Sequence[float | None], *, turning: bool, gap: bool) -> None:
+        """Take in the values of a reading, as they were sent.
+
+        Args:
+            sent: in the order of the channels.
+            turning: the pump turns.
+            gap: the look before was too long ago to continue from.
+        """
+        if gap or turning != self._turning:
+            self._turning, self._edge = turning, EDGE_LOOKS
+        marks, places = self._marks, self.places
+        over = [place for place, known in places.items() if self._is_over(known, place, sent[place])]
+        for place in over:
+            marks[place] = places.pop(place)[1]
+        jumped: dict[int, tuple[int, float]] = {}
+        for place in _WATCHED:
+            value, old = sent[place], marks[place]
+            if value is None or place in places or place in over:
+                continue
+            if abs(value - old) > LEAST_JUMP * abs(old) and (unit := _other_unit(place, value, old)) is not None:
+                jumped[place] = unit, value
+        if jumped:
+            for place in self._believable(jumped, sent):
+                places[place] = [1.0, marks[place], jumped[place][1], 0.0]
+        self._remember_marks(sent)
+
+    def _remember_marks(self, sent: Sequence[float | None]) -> None:
+        self._edge -= self._edge > 0
+        if (amperes := sent[_AMPERES]) is not None:
+            self._marks[_AMPERES] = amperes
+        for place in _WATCHED:
+            if (value := sent[place]) is not None:
+                self._mark(place, value)
+
+    def _mark(self, place: int, value: float) -> None:
+        """Remember a value; one that jumps only if it is sent again, or is of another unit."""
+        old = self._marks[place]
+        if abs(value - old) > LEAST_JUMP * abs(old) and place not in self._doubted and place not in self.places:
+            self._doubted.add(place)
+            return
+        self._doubted.discard(place)
+        self._marks[place] = value
+
+    def count(self) -> int:
+        """How many channels are sent in another unit."""
+        return sum(looks >= LOOKS for looks, *_ in self.places.values())
+
+    def found(self) -> Iterator[tuple[str, str, float]]:
+        """Each such channel, and how many times its value it became: (channel, what, how much)."""
+        for place, (looks, before, after, _) in self.places.items():
+            if looks >= LOOKS:
+                yield CHANNEL_NAMES[place], "times", after / before
+
+    def remember(self) -> list[Any]:
+        """As JSON values; NaN where not known."""
+        places = {str(place): known for place, known in self.places.items()}
+        return [self._marks, sorted(self._doubted), self._edge, self._turning, places]
+
+    def recall(self, remembered: Sequence[Any]) -> None:
+        """Take back what `remember` gave."""
+        self._marks, doubted, self._edge, self._turning, places = remembered
+        self._doubted = set(doubted)
+        self.places = {int(place): known for place, known in places.items()}
+
+    def _believable(self, jumped: dict[int, tuple[int, float]], sent: Sequence[float | None]) -> Iterator[int]:
+        """Of the channels that jumped as if to another unit, those that nothing else explains."""
+        pressures = [unit for place, (unit, _) in jumped.items() if place in _PRESSURES]
+        steady = not self._edge and _steady(sent[_AMPERES], self._marks[_AMPERES], STEADY_A)
+        flows = _steady(sent[_FLOW], self._marks[_FLOW], STEADY_BPD)
+        for place, (unit, _) in jumped.items():
+            together = place in _PRESSURES and pressures.count(unit) >= AGREE
+            if together or (steady and (flows or _FLOW in jumped)):
+                yield place
+
+    def _is_over(self, known: list[float], place: int, value: float | None) -> bool:
+        """Follow a channel that is suspected; True if it is sent as it was before, or was in no other unit."""
+        if value is None:
+            return False
+        looks, before, after, back = known
+        known[3] = back + 1 if abs(value - before) <= LEVEL / 2 * abs(before) else 0.0
+        if looks < LOOKS:
+            known[0] = looks + 1
+            return abs(value - after) > LEVEL * abs(after)
+        mark = self._marks[place]
+        jumps = _other_unit(place, value, mark) is not None and abs(value - before) < abs(mark - before)
+        return jumps or known[3] >= LOOKS
+
+
+def _other_unit(place: int, value: float, old: float) -> int | None:
+    """Which unit `value` would be in if `old` was in the right one; None where it is none known."""
+    if place in _TEMPERATURES:
+        guesses: tuple[float, ...] = (1.8 * old + 32, (old - 32) / 1.8, old + 273.15, old - 273.15)
+        near = ALIKE_K
+    else:
+        guesses = tuple(old * factor for factor in (_FLOW_FACTORS if place == _FLOW else _PRESSURE_FACTORS))
+        near = ALIKE
+    return next((unit for unit, guess in enumerate(guesses) if abs(value - guess) <= near * abs(guess)), None)
+
+
+def _steady(value: float | None, old: float, within: float) -> bool:
+    """The value goes on as it was; true too where it is not known on either side."""
+    return value is None or old != old or abs(value - old) <= within * abs(old)  # noqa: PLR0124  (NaN: not known)
