@@ -99,12 +99,12 @@ _TURNING: Final = f"""
         least(until, at + interval '30 min', $1 + interval '1 hour') - greatest(at, $1)
     ) FILTER (WHERE turns AND at + interval '30 min' > $1)) AS uptime_s
     FROM (SELECT at, turns, lead(at, 1, 'infinity') OVER (ORDER BY at) AS until FROM (
-        (SELECT "timestamp" AS at, coalesce(hertz >= 5, false) OR coalesce(amperes >= 2, false) AS turns
+        (SELECT "timestamp" AS at, coalesce(hertz >= 5, false) OR coalesce(amperes > 2, false) AS turns
          FROM (SELECT "timestamp", {_HERTZ} AS hertz, {_AMPERES} AS amperes FROM esp_telemetry
                WHERE well_id = wells.well_id AND "timestamp" >= $1 - interval '30 min' AND "timestamp" < $1) AS earlier
          WHERE hertz IS NOT NULL OR amperes IS NOT NULL ORDER BY "timestamp" DESC LIMIT 1)
         UNION ALL
-        SELECT "timestamp", coalesce(hertz >= 5, false) OR coalesce(amperes >= 2, false)
+        SELECT "timestamp", coalesce(hertz >= 5, false) OR coalesce(amperes > 2, false)
         FROM (SELECT "timestamp", {_HERTZ} AS hertz, {_AMPERES} AS amperes FROM esp_telemetry WHERE {_OF_HOUR}) AS now
         WHERE hertz IS NOT NULL OR amperes IS NOT NULL
     ) AS said) AS intervals

@@ -59,8 +59,8 @@ BEGIN
                 format('The beginning of the %s, UTC; date and time with zone', period));
             EXECUTE format('COMMENT ON COLUMN %s.readings IS %L', stored, 'Readings of that time; a count');
             EXECUTE format('COMMENT ON COLUMN %s.uptime_s IS %L', stored,
-                'How long the pump turned: from each reading with vsd_frequency of at least 5 Hz or motor_current of at'
-                ' least 2 A to the next that has either, at most 30 min, so that no gap counts as uptime; s');
+                'How long the pump turned: from each reading with vsd_frequency of at least 5 Hz or motor_current above'
+                ' 2 A to the next that has either, at most 30 min, so that no gap counts as uptime; s');
             FOREACH severity IN ARRAY severities LOOP
                 EXECUTE format('COMMENT ON COLUMN %s.alarms_%s IS %L', stored, severity,
                     format('Alarms that were raised as, or escalated to, %s in that time; a count', severity));

@@ -74,7 +74,7 @@ def good(reading: Reading, channel: str) -> float | None:
 
 def turns(reading: Reading) -> bool | None:
     hertz, amperes = good(reading, "vsd_frequency"), good(reading, "motor_current")
-    return None if hertz is None and amperes is None else (hertz or 0) >= 5 or (amperes or 0) >= 2
+    return None if hertz is None and amperes is None else (hertz or 0) >= 5 or (amperes or 0) > 2
 
 
 def uptime_us(readings: Sequence[Reading], since: int, until: int) -> int:
@@ -109,7 +109,8 @@ def history(well_id: str, seed: int, hours: int) -> list[Reading]:
         values: dict[str, Any] = {name: round(chance.uniform(10, 100), 3) for name in names}
         is_turning ^= chance.random() < 0.05
         if not is_turning:
-            values |= {name: 0.0 for name in ("vsd_frequency", "motor_current") if name in values}
+            # A real pump that stands says just this.
+            values |= {name: rest for name, rest in (("vsd_frequency", 0.0), ("motor_current", 2.0)) if name in values}
         bad = tuple(name for name in values if chance.random() < 0.1) or None
         readings.append(Reading(well_id, moment, bad_channels=bad, received_us=moment)._replace(**values))
         moment += round(chance.choice((1, 60, 300, 300, 1200, 4000)) * chance.uniform(0.5, 1) * SECOND_US)
