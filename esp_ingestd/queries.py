@@ -258,8 +258,7 @@ async def history(
     """
     if every is not Every.RAW:
         period = period.snapped(HOUR_US if every is Every.HOURLY else DAY_US)
-    query = _history_query(every, channels)
-    rows = await database.fetch(query, name, period.since_us, period.until_us, limit + 1)
+    rows = await _newest_rows(database, name, period, every, channels, limit + 1)
     notes = [await _why_nothing(database, name, period)] if not rows else []
     if len(rows) > limit:
         notes = [f"there is more: these are the newest {limit} rows; --limit and --since say how much"]
@@ -271,6 +270,26 @@ async def history(
         vibration_unit=settings_of(name).vibration_unit,
         notes=notes,
     )
+
+
+async def _newest_rows(
+    database: Database, name: str, period: Period, every: Every, channels: Sequence[str], limit: int
+) -> list[_Row]:
+    """The newest rows of a period, newest first.
+
+    Of readings a day is asked for first, then further back in growing steps: chunks that the newest rows are not in are
+    not even planned for.
+    """
+    query = _history_query(every, channels)
+    if every is not Every.RAW:
+        return await database.fetch(query, name, period.since_us, period.until_us, limit)
+    rows: list[_Row] = []
+    since_us, step_us = period.until_us, DAY_US
+    while len(rows) < limit and since_us > period.since_us:
+        until_us, since_us = since_us, max(since_us - step_us, period.since_us)
+        rows += await database.fetch(query, name, since_us, until_us, limit - len(rows))
+        step_us *= 4
+    return rows
 
 
 async def _why_nothing(database: Database, name: str, period: Period) -> str:

@@ -247,6 +247,17 @@ async def test_raw_history_is_the_readings_oldest_first(asked: Database) -> None
     assert "the newest 3 rows" in cut.notes[0]
 
 
+async def test_raw_history_reaches_back_as_far_as_it_must(asked: Database) -> None:
+    ages = ((50, 600), (50 * 24 * 365, 1000), (3, 3))
+    end_us = HISTORY[-1].timestamp_us + DAY_US
+    for hours, limit in ages:
+        period = Period(since_us=end_us - hours * HOUR_US, until_us=end_us + 100 * DAY_US)
+        found = await queries.history(asked, Wells(), "ESP01", period, Every.RAW, ["pip"], limit)
+        expected = [each.timestamp_us for each in HISTORY if each.timestamp_us >= period.since_us][-limit:]
+        assert [row["timestamp"] for row in found.rows] == expected
+        assert found.rows or limit == 3
+
+
 async def test_hourly_and_daily_history_are_the_rollups(asked: Database) -> None:
     first_us = HISTORY[0].timestamp_us
     period = Period(since_us=first_us + 1, until_us=first_us + 2 * HOUR_US)
