@@ -15,8 +15,10 @@ from esp_ingestd.table import Format
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from datetime import date
 
+    from esp_ingestd.archive import Report
     from esp_ingestd.config import Settings, Wells
     from esp_ingestd.database import Database, LetterFilter
     from esp_ingestd.publisher import Message, Tally
@@ -655,6 +657,153 @@ def diagram(
         into.write_text(redraw(into.read_text("utf-8"), what.value, drawing), "utf-8")
     except ValueError as error:
         _refuse(f"{into}: {error}")
+
+
+archive = typer.Typer(no_args_is_help=True, help="Closed days as Parquet files, in archive.url.")
+app.add_typer(archive, name="archive")
+SinceDayOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only days from this one on: ISO 8601, UTC, or an age such as 7d."),
+]
+UntilDayOption = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only days before this moment, likewise.")
+]
+
+
+@archive.command("run")
+def run_archive(config: ConfigOption, *, since: SinceDayOption = None, until: UntilDayOption = None) -> None:
+    """Archive every closed day that is not in the archive as it is in the database, and read each back.
+
+    Of a day that is archived again, for late rows, everything is kept that was archived before. Safe to repeat, and to
+    end at any moment.
+    """
+    _require_archive()
+    from esp_ingestd.archive.archiving import archive_days
+
+    days = _to_days(since, until)
+    _report(archive_days(_load(config), since=days[0], until=days[1], show_progress=True), "nothing to archive")
+
+
+@archive.command("verify")
+def verify_archive(config: ConfigOption, *, since: SinceDayOption = None, until: UntilDayOption = None) -> None:
+    """Read archived days back; compare them with their manifests and, while they are there, the database's rows."""
+    _require_archive()
+    from esp_ingestd.archive.archiving import verify
+
+    days = _to_days(since, until)
+    _report(verify(_load(config), since=days[0], until=days[1], show_progress=True), "nothing is archived")
+
+
+@archive.command("list")
+def list_archive(
+    config: ConfigOption,
+    *,
+    url: Annotated[str | None, typer.Option("--from", metavar="URL", help="Default: archive.url.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to show them.")] = Format.TABLE,
+) -> None:
+    """List the days that the archive or the database has, and the state of each; the database may be away."""
+    import asyncio
+
+    from esp_ingestd.archive import ArchiveError
+    from esp_ingestd.archive.listing import COLUMNS, list_days
+    from esp_ingestd.table import show_rows
+
+    settings = _load(config)
+    try:
+        rows, away = asyncio.run(list_days(settings, url or settings.archive.url))
+    except ArchiveError as error:
+        _refuse(str(error))
+    show_rows(rows, COLUMNS, form)
+    if away:
+        _refuse(away)
+
+
+@app.command()
+def restore(
+    config: ConfigOption,
+    *,
+    url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The archive: a directory or URL. Default: archive.url.")
+    ] = None,
+    wells: Annotated[
+        list[str] | None,
+        typer.Option("--wells", metavar="WELL", help="Only these, separated by commas. Repeatable. Default: all."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only rows from this moment on: ISO 8601, UTC, or an age such as 7d."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only rows before this moment, likewise.")] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="esp_telemetry or diagnostic_results. Repeatable. Default: both."),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Into another table, which is created where it is missing; of one --table, by default esp_telemetry.",
+        ),
+    ] = None,
+) -> None:
+    """Bring archived days back into the database. Rows that it has change nothing; safe to repeat."""
+    _require_archive()
+    from esp_ingestd.archive.restoring import restore, tables_of
+
+    settings = _load(config)
+    span = _to_moment("--since", since), _to_moment("--until", until)
+    chosen = frozenset(well for given in wells or () for well in given.split(",") if well)
+    try:
+        which = tables_of(tables or (), into)
+    except ValueError as error:
+        _refuse(str(error))
+    work = restore(
+        settings,
+        url=url or settings.archive.url,
+        tables=which,
+        wells=chosen,
+        since_us=span[0],
+        until_us=span[1],
+        into=into,
+        show_progress=True,
+    )
+    _report(work, "nothing was restored")
+
+
+def _require_archive() -> None:
+    from importlib.util import find_spec
+
+    if not find_spec("pyarrow"):
+        _refuse("the archive needs the extra `archive`: pip install 'esp-ingestd[archive]'")
+
+
+def _to_days(since: str | None, until: str | None) -> "tuple[date | None, date | None]":
+    """The first and the last day of what two options say."""
+    from esp_ingestd.core.reading import to_datetime
+
+    first, past = _to_moment("--since", since), _to_moment("--until", until)
+    return None if first is None else to_datetime(first).date(), None if past is None else to_datetime(past - 1).date()
+
+
+def _report(work: "Coroutine[object, object, Report]", nothing: str) -> None:
+    """Do it, say what became of each day, and end with 1 if one failed."""
+    import asyncio
+
+    from esp_ingestd.archive import ArchiveError, Outcome
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            report = runner.run(work)
+    except ArchiveError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse("stopped; the same command goes on from here")
+    for day in report.days:
+        typer.echo(str(day), err=day.what is Outcome.FAILED)
+    if not report.days:
+        typer.echo(nothing)
+    if report.faults:
+        raise typer.Exit(1)
 
 
 def _to_moment(option: str, text: str | None) -> int | None:

@@ -70,7 +70,7 @@ async def archive_days(
 
     Cancel: the day that was under way stays as it was.
     """
-    place = _place_of(settings)
+    place = open_place(settings.archive.url)
     database = open_database(settings)
     results: list[DayResult] = []
     try:
@@ -97,7 +97,7 @@ async def verify(
         ArchiveError: there is no archive, or another run is at work on it (Busy).
         Unavailable: the database is away.
     """
-    place = _place_of(settings)
+    place = open_place(settings.archive.url)
     database = open_database(settings)
     results: list[DayResult] = []
     try:
@@ -113,12 +113,6 @@ async def verify(
     finally:
         await database.close()
     return Report(results)
-
-
-def _place_of(settings: Settings) -> Place:
-    if not settings.archive.url:
-        raise ArchiveError("archive.url is not set: there is no archive")
-    return open_place(settings.archive.url)
 
 
 class _Steps:

@@ -107,6 +107,8 @@ def open_place(url: str) -> Place:
     Raises:
         ArchiveError: no such kind of place, or its adapter is not installed.
     """
+    if not url:
+        raise ArchiveError("archive.url is not set: there is no archive")
     if "://" not in url:
         return Directory(Path(url))
     if url.startswith("file://"):

@@ -17,7 +17,7 @@ from esp_ingestd.archive.form import Rows, read_file, to_csv
 from esp_ingestd.archive.ledger import DAY_US, open_database, start_us, today
 from esp_ingestd.archive.place import Manifest, Place, days_of, fetched_whole, open_place, read_manifest
 from esp_ingestd.archive.retention import first_kept
-from esp_ingestd.archive.tables import TABLES, Table
+from esp_ingestd.archive.tables import TABLES, TELEMETRY, Table
 from esp_ingestd.config import Settings, mask_url
 from esp_ingestd.database import Session, copy_lines
 from esp_ingestd.progress import Progress
@@ -82,6 +82,22 @@ async def restore(
     if not results:
         raise ArchiveError(f"there is nothing of that in {mask_url(url)}")
     return Report(results)
+
+
+def tables_of(names: Sequence[str], into: str | None) -> tuple[Table, ...]:
+    """The tables of these names; without any all, or of those the readings where they go into another table.
+
+    Raises:
+        ValueError: no such table, or several for one.
+    """
+    known = {table.name: table for table in TABLES}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--table {unknown[0]}: allowed are {', '.join(known)}")
+    if into and len(names) > 1:
+        raise ValueError("--into takes the rows of one --table")
+    if not names:
+        return (TELEMETRY,) if into else TABLES
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
 async def _prepare(session: Session, table: Table, target: str) -> None:
