@@ -17,6 +17,7 @@ import time
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import asyncpg
 
@@ -44,10 +45,10 @@ async def fill(dsn: str, rows: int) -> None:
     left = rows
     while left > 0:
         for well_id, payload in field.step():
-            received_us = field.now_us + hash(payload) % 400_000
+            received_us = field.now_us + crc32(payload) % 400_000
             whole = b'{"well_id":"%s",' % well_id.encode() + payload[1:]
-            for each in decoder.decode("", whole, received_us).readings:
-                batch.append((each[0], to_datetime(each[1]), *each[2:-1], to_datetime(each[-1])))
+            decoded = decoder.decode("", whole, received_us).readings
+            batch += [(each[0], to_datetime(each[1]), *each[2:-1], to_datetime(each[-1])) for each in decoded]
         if len(batch) >= min(BATCH_ROWS, left):
             await connection.copy_records_to_table("esp_telemetry", records=batch[:left], columns=COLUMNS)
             left -= len(batch)
@@ -88,7 +89,9 @@ async def ask(dsn: str, query: str) -> int:
 
 async def table_bytes(dsn: str) -> int:
     """The size of the rows in the table, without indexes: with its chunks, if it has any."""
-    heap = "SELECT sum(pg_table_size(c)) FROM (SELECT 'esp_telemetry'::regclass AS c UNION ALL SELECT inhrelid::regclass"
+    heap = (
+        "SELECT sum(pg_table_size(c)) FROM (SELECT 'esp_telemetry'::regclass AS c UNION ALL SELECT inhrelid::regclass"
+    )
     return await ask(dsn, f"{heap} FROM pg_inherits WHERE inhparent = 'esp_telemetry'::regclass) AS parts")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,112 +9,28 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
+from archived import DAY, Store, became, event, odd_rows, opened, row
 
-from esp_ingestd.archive import Outcome, Report
+from esp_ingestd.archive import ArchiveError, Busy, Outcome
 from esp_ingestd.archive.archiving import archive_days, verify
+from esp_ingestd.archive.ledger import ARCHIVE_LOCK
 from esp_ingestd.archive.restoring import restore
-from esp_ingestd.archive.retention import retain, status
-from esp_ingestd.archive.tables import DIAGNOSTICS, TELEMETRY
-from esp_ingestd.config import ArchiveSettings, DatabaseSettings, Settings
-from esp_ingestd.core.reading import CHANNEL_NAMES
+from esp_ingestd.archive.retention import NO_ARCHIVE, retain, status
+from esp_ingestd.archive.tables import TELEMETRY
+from esp_ingestd.config import ArchiveSettings, RetentionSettings
 from esp_ingestd.database import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from services import FreshDatabase
 
-DAY = datetime(2026, 3, 1, tzinfo=UTC)
-Row = tuple[Any, ...]
-
-
-def row(second: float, well_id: str = "WELL-1", **values: object) -> Row:
-    """A reading of `DAY`, so many seconds after midnight."""
-    moment = DAY + timedelta(seconds=second)
-    channels = [values.get(name) for name in CHANNEL_NAMES]
-    received = values.get("received_at", moment + timedelta(microseconds=1_234_567))
-    return (well_id, moment, *channels, values.get("extra"), values.get("bad_channels"), received)
-
-
-def odd_rows() -> list[Row]:
-    """Everything that a row can be."""
-    return [
-        row(
-            0.000001, flow_rate=0.1, pip=-0.0, motor_current=1e-300, motor_temp=5e-324, vibration=1.7976931348623157e308
-        ),
-        row(0.000002, flow_rate=math.nan, pip=math.inf, torque=-math.inf, gor=1 / 3),
-        row(86_399.999999, "WELL-1", **{name: index + 0.1 for index, name in enumerate(CHANNEL_NAMES)}),
-        row(1, "WELL-2", extra=json.dumps({"a": None, "b": ['x,"y"\n', {"c": 1.50}], "ü": "\u2028'"})),
-        row(2, "WELL-2", bad_channels=["pip"], extra='{"pip": "broken"}'),
-        row(3, "WELL-2", bad_channels=["pip", "motor_temp"], pip=-5.0),
-        row(4, "WELL-2", bad_channels=[]),
-        row(5, "a-Z_9", bad_channels=['we"ird,{}', "back\\slash", "NULL", ""]),
-        row(6, "a-Z_9", extra="{}"),
-        row(7, "a-Z_9", flow_rate=1.0, received_at=DAY + timedelta(days=400)),
-    ]
-
-
-def event(second: float, event_id: str = "e1", *, published: bool = True) -> Row:
-    moment = DAY + timedelta(seconds=second)
-    text = ("PUMP_OFF", "LOW_FLOW", "high", "raised", "active")
-    snapshot = json.dumps({"pip": 1.5, "bad_channels": None})
-    actions, evidence, whole = json.dumps(["a, b", 'c "d"\n']), "{}", json.dumps({"event_id": event_id, "count": 1})
-    when = moment + timedelta(milliseconds=3) if published else None
-    return (event_id, "a1", "WELL-1", moment, *text, 0.7, actions, "two\nlines", snapshot, evidence, "v1", when, whole)
-
-
-class Store:
-    """A database and an archive of its own."""
-
-    def __init__(self, fresh: FreshDatabase, folder: Path, connection: asyncpg.Connection[Any]) -> None:
-        self.edition = fresh.edition
-        self.folder = folder
-        self.connection = connection
-        self.settings = Settings(
-            database=DatabaseSettings(dsn=SecretStr(fresh.dsn)), archive=ArchiveSettings(url=str(folder))
-        )
-
-    async def add(self, rows: Sequence[Row]) -> None:
-        await self.connection.copy_records_to_table("esp_telemetry", records=rows, columns=COLUMNS)
-
-    async def add_events(self, rows: Sequence[Row]) -> None:
-        await self.connection.copy_records_to_table("diagnostic_results", records=rows, columns=DIAGNOSTICS.names)
-
-    async def rows(self, table: str = "esp_telemetry") -> list[str]:
-        """Every row, every bit: floats as they are sent, everything else as text."""
-        known = TELEMETRY if table != "diagnostic_results" else DIAGNOSTICS
-        names = ", ".join(
-            f"encode(float8send(\"{name}\"), 'hex')" if name in (*CHANNEL_NAMES, "confidence") else f'"{name}"::text'
-            for name in known.names
-        )
-        return [str(each) for each in await self.connection.fetch(f"SELECT {names} FROM {table} ORDER BY 1, 2, 3, 4")]  # noqa: S608 - our own names
-
-    async def count(self, table: str = "esp_telemetry") -> int:
-        return int(await self.connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608 - our own names
-
-    async def empty(self) -> None:
-        await self.connection.execute("TRUNCATE esp_telemetry, diagnostic_results, archived_days")
-
-    def file(self, table: str = "esp_telemetry") -> Path:
-        """The only Parquet file that a manifest names."""
-        (manifest,) = (self.folder / table).glob("*.json")
-        return self.folder / table / str(json.loads(manifest.read_bytes())["file"])
-
-    def with_(self, **sections: object) -> Settings:
-        return self.settings.model_copy(update=sections)
-
-
-def became(report: Report) -> list[tuple[str, str]]:
-    return [(each.what.value, re.sub(r"SHA-256 is .*", "SHA-256", each.why)) for each in report.days]
-
 
 @pytest.fixture
 async def store(migrated: FreshDatabase, tmp_path: Path) -> AsyncIterator[Store]:
-    connection = await asyncpg.connect(migrated.dsn)
-    yield Store(migrated, tmp_path / "archive", connection)
-    await connection.close()
+    async with opened(migrated, tmp_path / "archive") as made:
+        yield made
 
 
 # ------------------------------------------------------------------------------- what goes in comes back
@@ -194,3 +108,253 @@ async def test_what_is_not_rolled_up_yet_is_kept(store: Store) -> None:
     await store.connection.execute("INSERT INTO esp_rollup_marks VALUES ($1)", DAY + timedelta(hours=5))
     assert became(await retain(store.settings)) == [("kept", "has hours that are not rolled up yet")]
     assert await store.count() == 10
+
+
+# ----------------------------------------------------------------------------- nothing is dropped that is not in it
+
+
+async def test_without_an_archive_nothing_is_dropped_unless_that_is_wanted(store: Store) -> None:
+    await store.add(odd_rows())
+    nowhere = store.with_(archive=ArchiveSettings())
+    assert became(await retain(nowhere)) == [("kept", NO_ARCHIVE)]
+    wanted = store.with_(archive=ArchiveSettings(), retention=RetentionSettings(require_verified_archive=False))
+    assert became(await retain(wanted)) == [("dropped", "")]
+    assert await store.count() == 0
+
+
+async def test_what_is_young_is_kept(store: Store) -> None:
+    age_days = (datetime.now(UTC) - DAY).days
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    assert became(await retain(store.with_(retention=RetentionSettings(telemetry_days=age_days)))) == []
+    report = await retain(store.with_(retention=RetentionSettings(telemetry_days=age_days - 1)))
+    assert became(report) == [("dropped", "")]
+
+
+async def test_a_day_that_is_not_over_is_not_archived(store: Store) -> None:
+    now = datetime.now(UTC)
+    ago = (now - DAY).total_seconds()
+    await store.add([row(ago), row(ago - 86_400)])
+    hour_s = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
+    closed = store.with_(archive=store.settings.archive.model_copy(update={"closes_after_s": hour_s - 60}))
+    still_open = store.with_(archive=store.settings.archive.model_copy(update={"closes_after_s": hour_s + 60}))
+    assert became(await archive_days(still_open)) == []
+    assert [each.day for each in (await archive_days(closed)).days] == [(now - timedelta(days=1)).date()]
+
+
+async def test_a_week_of_events_goes_only_together_and_published(store: Store) -> None:
+    await store.add_events([event(1), event(86_400, "e2", published=False)])
+    assert became(await archive_days(store.settings)) == [("archived", "")] * 2
+    kept = await retain(store.settings)
+    assert ("kept", "has alarm events that no broker has accepted yet") in became(kept)
+    await store.connection.execute("UPDATE diagnostic_results SET published_at = now()")
+    assert {why for what, why in became(await retain(store.settings)) if what == "kept"} <= {
+        "2026-03-01 has other rows than were archived",
+        "2026-03-02 has other rows than were archived",
+    }
+    assert set(became(await archive_days(store.settings))) == {("merged", "")}
+    assert {each.what for each in (await retain(store.settings)).days} == {Outcome.DROPPED}
+    assert await store.count("diagnostic_results") == 0
+
+
+async def test_a_row_that_was_changed_in_place_is_archived_as_it_is_now(store: Store) -> None:
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    await store.connection.execute("UPDATE esp_telemetry SET pip = 4.25 WHERE well_id = 'a-Z_9'")
+    assert became(await verify(store.settings)) == [
+        ("verified", "the database has other rows than were archived; the next run archives them")
+    ]
+    assert became(await retain(store.settings)) == [("kept", "2026-03-01 has other rows than were archived")]
+    await store.add([row(99)])
+    assert became(await archive_days(store.settings)) == [("merged", "")]
+    assert pq.read_table(store.file()).column("pip").to_pylist().count(4.25) == 3
+
+
+async def test_a_row_that_comes_while_its_day_is_dropped_is_not_lost(store: Store, migrated: FreshDatabase) -> None:
+    await store.add([row(second) for second in range(1_000)])
+    await archive_days(store.settings)
+    late = await asyncpg.connect(migrated.dsn)
+    transaction = late.transaction()
+    await transaction.start()
+    await late.copy_records_to_table("esp_telemetry", records=[row(5_000)], columns=COLUMNS)
+    (report,) = (await retain(store.settings)).days
+    await transaction.commit()
+    await late.close()
+    rows = await store.count()
+    assert rows == 1_001 if report.what is Outcome.KEPT else rows == 1
+    await archive_days(store.settings)
+    await retain(store.settings)
+    assert await store.count() == 0
+    await restore(store.settings, url=str(store.folder))
+    assert await store.count() == 1_001
+
+
+async def test_two_do_not_work_at_once(store: Store) -> None:
+    await store.connection.execute("SELECT pg_advisory_lock($1)", ARCHIVE_LOCK)
+    for work in (archive_days, verify, retain):
+        with pytest.raises(Busy, match="another run"):
+            await work(store.settings)
+    await store.connection.execute("SELECT pg_advisory_unlock($1)", ARCHIVE_LOCK)
+    assert became(await archive_days(store.settings)) == []
+
+
+@pytest.mark.best_edition
+async def test_a_database_whose_clock_is_ahead_closes_no_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By our clock it is the day of the readings; by the database's that is long over."""
+    await store.add(odd_rows())
+    monkeypatch.setattr("time.time_ns", lambda: int((DAY + timedelta(hours=5)).timestamp() * 1e9))
+    assert became(await archive_days(store.settings)) == []
+    assert became(await retain(store.with_(retention=RetentionSettings(require_verified_archive=False)))) == []
+
+
+# ------------------------------------------------------------------------------- what is damaged is told, and kept
+
+
+def damage(file: Path) -> None:
+    """Alter one bit, in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def spoil_manifest(file: Path) -> None:
+    (manifest,) = file.parent.glob("*.json")
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+
+
+DAMAGES = {
+    "one bit": (damage, "2026-03-01.v1.parquet was altered: its SHA-256"),
+    "cut": (
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        r"2026-03-01.v1.parquet has \d+ bytes, its manifest",
+    ),
+    "gone": (lambda file: file.unlink(), "2026-03-01.v1.parquet is missing"),
+    "no manifest": (lambda file: next(file.parent.glob("*.json")).unlink(), "2026-03-01.json is missing"),
+    "another format": (spoil_manifest, "manifest has format 2; this program knows 1"),
+    "another day's": (lambda file: next(file.parent.glob("*.json")).write_text("{}"), "manifest cannot be read"),
+}
+
+
+@pytest.mark.best_edition
+@pytest.mark.parametrize("kind", DAMAGES)
+async def test_a_damaged_archive_is_told_and_nothing_is_dropped(store: Store, kind: str) -> None:
+    do, said = DAMAGES[kind]
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    do(store.file())
+    (kept,) = (await retain(store.settings)).days
+    assert (kept.what, bool(re.search(said, kept.why))) == (Outcome.KEPT, True), kept.why
+    (failed,) = (await verify(store.settings)).days
+    assert (failed.what, bool(re.search(said, failed.why))) == (Outcome.FAILED, True), failed.why
+    assert (await status(store.settings)).unarchived_days == 1, "the mark of verification is gone"
+    (made,) = (await archive_days(store.settings)).days
+    assert made.what in {Outcome.ARCHIVED, Outcome.MERGED}, "the database has all of it still"
+    assert became(await retain(store.settings)) == [("dropped", "")]
+    assert [each.rows for each in (await restore(store.settings, url=str(store.folder))).days] == [10]
+
+
+@pytest.mark.best_edition
+@pytest.mark.parametrize("kind", DAMAGES)
+async def test_what_was_dropped_is_never_written_over(store: Store, kind: str) -> None:
+    do, said = DAMAGES[kind]
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    await retain(store.settings)
+    do(store.file())
+    files = {path: path.read_bytes() for path in store.folder.rglob("*.*")}
+    await store.add([row(77)])
+    (failed,) = (await archive_days(store.settings)).days
+    assert (failed.what, bool(re.search(said, failed.why))) == (Outcome.FAILED, True), failed.why
+    assert "bring the file back from a copy" in failed.why
+    assert {each.what for each in (await retain(store.settings)).days} == {Outcome.KEPT}
+    assert await store.count() == 1
+    assert {path: path.read_bytes() for path in store.folder.rglob("*.*")} == files
+    if kind != "no manifest":
+        (fault,) = (await restore(store.settings, url=str(store.folder))).faults
+        assert re.search(said, fault)
+
+
+@pytest.mark.best_edition
+async def test_verify_names_the_column_in_which_the_database_differs(store: Store) -> None:
+    """As if a row had been changed since, and the note of what was archived with it."""
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    await store.connection.execute("UPDATE esp_telemetry SET pip = 4.25 WHERE well_id = 'a-Z_9'")
+    await store.connection.execute(
+        "UPDATE archived_days SET fingerprint = (SELECT fingerprint FROM esp_fingerprint("
+        "'esp_telemetry', '2026-03-01Z', '2026-03-02Z'))"
+    )
+    assert became(await verify(store.settings)) == [("failed", "the database and the archive differ in pip")]
+
+
+@pytest.mark.best_edition
+async def test_a_file_whose_manifest_was_lost_is_merged_by_a_new_database(store: Store) -> None:
+    """Of a run that was killed, or of a day that was dropped: nobody knows, so nothing of it is lost."""
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    (store.folder / "esp_telemetry" / "2026-03-01.json").unlink()
+    await store.empty()
+    await store.add([row(77)])
+    assert became(await archive_days(store.settings)) == [("merged", "")]
+    await store.empty()
+    assert [each.rows for each in (await restore(store.settings, url=str(store.folder))).days] == [11]
+
+
+# ------------------------------------------------------------------------------------------- restoring what is wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows"),
+    [
+        ({"wells": frozenset({"WELL-2"})}, 4),
+        ({"wells": frozenset({"a-Z_9", "nobody"})}, 3),
+        ({"since_us": int((DAY + timedelta(seconds=3)).timestamp() * 1e6)}, 6),
+        ({"until_us": int((DAY + timedelta(seconds=3)).timestamp() * 1e6)}, 4),
+    ],
+)
+@pytest.mark.best_edition
+async def test_only_what_is_wanted_is_restored(store: Store, wanted: dict[str, Any], rows: int) -> None:
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    await store.empty()
+    report = await restore(store.settings, url=str(store.folder), **wanted)
+    assert [each.rows for each in report.days] == [rows] == [await store.count()]
+
+
+async def test_restoring_into_another_table_creates_it_and_leaves_the_first_alone(store: Store) -> None:
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    for rows in (10, 0):
+        report = await restore(store.settings, url=str(store.folder), tables=(TELEMETRY,), into="looked_at")
+        assert [(each.rows, "retention" in each.why) for each in report.days] == [(rows, False)]
+    assert await store.rows("looked_at") == await store.rows()
+    assert await store.connection.fetchval("SELECT count(*) FROM esp_rollup_marks") == 0
+    with pytest.raises(ArchiveError, match="a table's name"):
+        await restore(store.settings, url=str(store.folder), into='x"; DROP TABLE esp_telemetry; --')
+
+
+async def test_restored_hours_are_rolled_up_again(store: Store) -> None:
+    await store.add([row(second) for second in (1, 4_000)])
+    await archive_days(store.settings)
+    await store.empty()
+    await restore(store.settings, url=str(store.folder))
+    marks = await store.connection.fetch("SELECT bucket, well_ids FROM esp_rollup_marks ORDER BY 1")
+    assert [tuple(mark) for mark in marks] == [(DAY + timedelta(hours=hour), ["WELL-1"]) for hour in (0, 1)]
+
+
+async def test_rows_come_back_into_a_compressed_chunk(store: Store) -> None:
+    if store.edition != "timescaledb-community":
+        pytest.skip("only the community edition compresses")
+    await store.add(odd_rows())
+    before = await store.rows()
+    await archive_days(store.settings)
+    await store.connection.execute("DELETE FROM esp_telemetry WHERE well_id <> 'WELL-2'")
+    await store.connection.execute("SELECT compress_chunk(c) FROM show_chunks('esp_telemetry') c")
+    report = await restore(store.settings, url=str(store.folder))
+    assert [each.rows for each in report.days] == [6]
+    assert await store.rows() == before
+    await store.connection.execute("DELETE FROM esp_rollup_marks")
+    await store.connection.execute("SELECT compress_chunk(c, true) FROM show_chunks('esp_telemetry') c")
+    assert became(await archive_days(store.settings)) == [], "compressing changes no row"
+    assert became(await verify(store.settings)) == [("verified", "")]
+    assert became(await retain(store.settings)) == [("dropped", "")]

@@ -300,7 +300,8 @@ class _Archiver:
 
     async def _archive(self, day: date, old: _Old, stack: ExitStack, steps: _Steps) -> DayResult:
         sizes = await asyncio.to_thread(self._place.sizes, self._table.name)
-        version = max(_versions(sizes, day), default=0) + 1  # what a reader has open stays as it is
+        # Never a version that there was: what a reader has open, or what is removed at the end, is another file.
+        version = max([0, *_versions(sizes, day), old.manifest.version if old.manifest else 0]) + 1
         name = f"{self._table.name}/{_file_name(day, version)}"
         draft = await asyncio.to_thread(self._place.draft, name)
         stack.callback(draft.unlink, missing_ok=True)
