@@ -28,6 +28,7 @@ from typing import Any, Final, Literal
 from esp_ingestd.core import baseline as normal
 from esp_ingestd.core import window as sums
 from esp_ingestd.core.baseline import Baseline
+from esp_ingestd.core.clock import AHEAD_US, LAG_US, Clock
 from esp_ingestd.core.feature import (
     FEATURE_INDEX,
     FEATURES,
@@ -117,7 +118,6 @@ TURNING_HZ: Final = 5.0
 IDLE_A: Final = 2.0
 IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
-CLOCK_AHEAD_US: Final = 120 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
 LONG_GAP_US: Final = 1800 * SECOND_US
 RAMP_US: Final = 600 * SECOND_US
@@ -190,6 +190,7 @@ class Well:
 
     __slots__ = (
         "_changed_us",
+        "_clock",
         "_frame_us",
         "_frames",
         "_hertz_doubted",
@@ -251,6 +252,7 @@ class Well:
         self._frame_us = 0
         self._frames = 0
         self._waiting: list[tuple[int, int, array[float]]] = []
+        self._clock = Clock()
         self._quality = Quality()
         self._window = Window()
         self.learns = True
@@ -279,6 +281,7 @@ class Well:
             "values": [getattr(self, name) for name in _REMEMBERED],
             "baselines": {str(hertz): known.remember() for hertz, known in self.baselines.items()},
             "waiting": [[at_us, hertz, list(frame)] for at_us, hertz, frame in self._waiting],
+            "clock": self._clock.remember(),
             "quality": self._quality.remember(),
             "window": self._window.remember(),
             "scaled": self._spike_a == self._spike_a,
@@ -292,6 +295,7 @@ class Well:
             raise ValueError("other features")
         self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
         self._waiting = [(at_us, hertz, array("d", frame)) for at_us, hertz, frame in remembered["waiting"]]
+        self._clock.recall(remembered["clock"])
         self._quality.recall(remembered["quality"])
         self._window.recall(remembered["window"])
         if remembered["scaled"]:
@@ -327,15 +331,14 @@ class Well:
         """Work in a reading: LATE, TAKEN or WORKED."""
         now_us = reading[1]
         received_us = reading[-1]
-        ahead_us = 0
+        last_us = self.last_us
+        clock = self._clock
         if received_us:
             self.received_us = received_us
-            if now_us > received_us + CLOCK_AHEAD_US:
-                ahead_us = now_us - received_us
-                now_us = received_us
+            if not -AHEAD_US <= received_us - now_us <= LAG_US or clock.doubted:
+                now_us = clock.read(now_us, received_us, last_us)
         else:
             self.received_us = now_us
-        last_us = self.last_us
         if now_us <= last_us:
             return LATE
         values: Any = reading[_CHANNELS]
@@ -365,7 +368,7 @@ class Well:
             instant[13],
             instant[14],
             instant[15],
-            ahead_us / SECOND_US,
+            clock.ahead_us / SECOND_US,
             0.0,
         )
         if self._off_readings:

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 from core.signals import HOUR_S, Soil, play, raised
-from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, Run, told
+from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, Run, reading, told
+
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.reading import SECOND_US
 
 DAY_S = 24 * HOUR_S
 SAMPLINGS = (1.0, 10.0, 60.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -343,3 +346,126 @@ def test_a_channel_that_is_not_sent_stays_suspected_and_only_what_is_sure_is_nam
     assert [name for name in event.evidence if name.endswith("_times")] == ["pip_times"]
     lines = list(run.diagnostician.explain("W"))
     assert any("unit_shifts 1" in line for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------- CLOCK_FAULT
+
+
+class Skewed(Run):
+    """A well whose clock is wrong: `at_s` is the true time, at which its readings arrive."""
+
+    ahead_s = 0.0
+    delay_s: Callable[[], float] = staticmethod(lambda: 0.0)
+
+    def then(self, for_s: float, **channels: float | None) -> list[AlarmEvent]:
+        found: list[AlarmEvent] = []
+        until_s = self.at_s + for_s
+        while self.at_s < until_s:
+            true = reading(self.at_s, **channels)  # type: ignore[arg-type]
+            sent_us = true.timestamp_us + int(self.ahead_s * SECOND_US)
+            arrived_us = true.timestamp_us + int(self.delay_s() * SECOND_US)
+            found += self.diagnostician.observe(true._replace(timestamp_us=sent_us, received_us=arrived_us))
+            self.at_s += self.step_s
+        self.events += found
+        return found
+
+
+@pytest.mark.parametrize("step_s", [1.0, 10.0, 300.0, 1200.0])
+@pytest.mark.parametrize("ahead_s", [130.0, 2 * HOUR_S, 23 * HOUR_S])
+def test_a_clock_ahead_is_told_at_once_and_misses_nothing(step_s: float, ahead_s: float) -> None:
+    run = Skewed(step_s=step_s)
+    run.then(max(HOUR_S, 10 * step_s))
+    run.ahead_s = ahead_s
+    assert told(run.then(step_s)) == ["raised CLOCK_FAULT low"]
+    assert told(run.then(max(80, 3 * step_s), motor_current=120)) == ["raised OVERLOAD high"]
+    run.ahead_s = 0.0
+    assert told(run.then(max(HOUR_S, 5 * step_s))) == [
+        "cleared OVERLOAD high returned",
+        "cleared CLOCK_FAULT low returned",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "behind_s"),
+    [(10.0, 700.0), *((step_s, behind_s) for step_s in (1.0, 300.0, 1200.0) for behind_s in (HOUR_S, 365 * DAY_S))],
+)
+def test_a_clock_set_back_is_told_and_the_well_is_not_blind(step_s: float, behind_s: float) -> None:
+    run = Skewed(step_s=step_s)
+    run.then(max(HOUR_S, 10 * step_s))
+    run.ahead_s = -behind_s
+    assert not run.then(min(590, 4 * step_s), motor_current=300, flow_rate=0)  # late readings raise nothing
+    (event,) = run.then(max(600, 5 * step_s))
+    assert told([event]) == ["raised CLOCK_FAULT low"]
+    assert event.evidence == {"clock_ahead_s": -behind_s}
+    assert told(run.then(max(80, 3 * step_s), motor_current=120)) == ["raised OVERLOAD high"]
+    run.ahead_s = 0.0
+    assert told(run.then(max(HOUR_S, 5 * step_s))) == [
+        "cleared OVERLOAD high returned",
+        "cleared CLOCK_FAULT low returned",
+    ]
+    assert not run.then(HOUR_S)
+
+
+def test_a_clock_that_always_was_behind_is_told() -> None:
+    run = Skewed()
+    run.ahead_s = -3 * HOUR_S
+    assert told(run.then(HOUR_S)) == ["raised CLOCK_FAULT low"]
+    assert told(run.then(80, motor_current=120)) == ["raised OVERLOAD high"]
+
+
+def test_a_clock_set_back_twice_is_followed() -> None:
+    run = Skewed()
+    run.then(HOUR_S)
+    for behind_s in (HOUR_S, 3 * HOUR_S):
+        run.ahead_s = -behind_s
+        run.then(900)
+    assert told(run.events) == ["raised CLOCK_FAULT low"]
+    assert told(run.then(80, motor_current=120)) == ["raised OVERLOAD high"]
+
+
+@pytest.mark.parametrize("speed", [2, 10, 1000])
+def test_a_backlog_that_catches_up_is_no_wrong_clock(speed: int) -> None:
+    run = Skewed()
+    run.then(HOUR_S)
+    outage_s = 5 * HOUR_S
+    began_s = run.at_s
+    run.delay_s = lambda: max(0.0, outage_s - (run.at_s - began_s) * (1 - 1 / speed))
+    assert not run.then(12 * HOUR_S)
+
+
+def test_history_beside_live_readings_is_no_wrong_clock() -> None:
+    run = Skewed()
+    run.then(HOUR_S)
+    found: list[AlarmEvent] = []
+    for _ in range(500):
+        found += run.then(10)
+        old = reading(run.at_s - 3 * HOUR_S, motor_current=300.0, flow_rate=0.0)
+        found += run.diagnostician.observe(old._replace(received_us=START_US + int(run.at_s * SECOND_US)))
+    assert not found
+
+
+def test_a_link_whose_delay_comes_and_goes_is_no_wrong_clock() -> None:
+    run = Skewed()
+    dice = Random(3)  # noqa: S311  (the same delays at each run)
+    run.delay_s = lambda: dice.uniform(0, 1800)
+    assert not run.then(6 * HOUR_S)
+
+
+def test_a_wrong_clock_outlives_a_restart() -> None:
+    run = Skewed()
+    run.then(HOUR_S)
+    run.ahead_s = -DAY_S
+    run.then(900)
+    after = Skewed()
+    after.at_s, after.ahead_s = run.at_s, run.ahead_s
+    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
+    assert told(after.then(80, motor_current=120)) == ["raised OVERLOAD high"]
+
+
+def test_a_clock_a_year_ahead_makes_the_well_silent() -> None:
+    def a_year_on(since_s: float, sent: Payload) -> Payload:
+        year = "2026" if since_s >= 0 else sent["timestamp"][:4]
+        return sent | {"timestamp": year + sent["timestamp"][4:]}
+
+    for well in play(None, 60, after_s=HOUR_S, soil=a_year_on):
+        assert raised(well) == ["COMM_LOSS"]
