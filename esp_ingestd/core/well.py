@@ -119,6 +119,11 @@ IDLE_A: Final = 2.0
 IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
+UNHEARD_US: Final = 7_200 * SECOND_US
+QUIET_MOST_US: Final = 3_600 * SECOND_US
+QUIET_KEPT: Final = 100
+"""A silence is remembered for so many times as long as it was."""
+SAME_STEP: Final = 0.2
 LONG_GAP_US: Final = 1800 * SECOND_US
 RAMP_US: Final = 600 * SECOND_US
 RAMP_READINGS: Final = 3
@@ -161,6 +166,9 @@ _REMEMBERED: Final = (
     "last_us",
     "received_us",
     "interval_us",
+    "_step_us",
+    "_longest_quiet_us",
+    "_usual_quiet_us",
     "gap",
     "troubled",
     "state",
@@ -195,6 +203,7 @@ class Well:
         "_frames",
         "_hertz_doubted",
         "_idle_a",
+        "_longest_quiet_us",
         "_nameplate_a",
         "_off_readings",
         "_peak_speed",
@@ -205,8 +214,10 @@ class Well:
         "_speed",
         "_spike_a",
         "_steady_hz",
+        "_step_us",
         "_stopped_us",
         "_trip_c",
+        "_usual_quiet_us",
         "_waiting",
         "_window",
         "baselines",
@@ -231,6 +242,9 @@ class Well:
         self.received_us = 0
         self.interval_us = 0
         """The usual time between two readings; 0 until two were seen."""
+        self._step_us = 0
+        self._longest_quiet_us = 0
+        self._usual_quiet_us = 0
         self.gap = False
         """The reading before the present one was too long ago to continue from."""
         self.troubled = False
@@ -309,8 +323,16 @@ class Well:
             yield from self._quality.shifts.found()
 
     def silence_us(self) -> int:
-        """How long the well may be silent."""
-        return max(3 * self.interval_us, SILENCE_US)
+        """How long the well may be silent.
+
+        An RTU that reports by exception is silent for longer whenever nothing changes: silences that came back count
+        as its habit, the longest one as an accident. Where no interval is known yet, it may be any.
+        """
+        if not self.interval_us:
+            return UNHEARD_US
+        if self.settings.expected_interval_s:
+            return max(3 * self.interval_us, SILENCE_US)
+        return max(3 * self.interval_us, SILENCE_US, self._usual_quiet_us * 3 // 2)
 
     def distrust(self) -> None:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
@@ -384,7 +406,7 @@ class Well:
 
     def _keep_time(self, step_us: int) -> None:
         interval_us = self.interval_us
-        self.gap = interval_us > 0 and step_us > self.silence_us()
+        self.gap = interval_us > 0 and step_us > max(3 * interval_us, SILENCE_US)
         if self.gap:
             self._window.restart()
             if step_us > LONG_GAP_US:
@@ -392,11 +414,24 @@ class Well:
                 self._changed_us = self.last_us + step_us
         if self.settings.expected_interval_s:
             return
-        if not interval_us:
-            self.interval_us = step_us
+        self._keep_quiet(step_us)
+        before_us, self._step_us = self._step_us, step_us
+        twice = abs(step_us - before_us) <= SAME_STEP * before_us
+        if not interval_us or (twice and not interval_us < 2 * step_us < 4 * interval_us):
+            self.interval_us = step_us  # the first, or twice the same: its sampling rate is another one
         else:
             # A tenth of the way, and never far at once: a gap is no change of the sampling rate.
             self.interval_us += (min(step_us, 3 * interval_us) - interval_us) // 10
+
+    def _keep_quiet(self, step_us: int) -> None:
+        """Learn how long the well is silent now and then; what does not come back is forgotten."""
+        if self.gap:
+            step_us = min(step_us, QUIET_MOST_US)
+            self._usual_quiet_us = max(self._usual_quiet_us, min(step_us, self._longest_quiet_us))
+            self._longest_quiet_us = max(self._longest_quiet_us, step_us)
+        elif self._longest_quiet_us:
+            self._longest_quiet_us = max(0, self._longest_quiet_us - step_us // QUIET_KEPT)
+            self._usual_quiet_us = max(0, self._usual_quiet_us - step_us // QUIET_KEPT)
 
     def _operate(self, now_us: int, hertz: float, amperes: float) -> None:
         """Follow the operating state."""

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from core.signals import HOUR_S, Soil, play, raised
-from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, Run, reading, told
+from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, TREE, Run, reading, told
 
 from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.well import WellSettings
 
 DAY_S = 24 * HOUR_S
 SAMPLINGS = (1.0, 10.0, 60.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -469,3 +471,133 @@ def test_a_clock_a_year_ahead_makes_the_well_silent() -> None:
 
     for well in play(None, 60, after_s=HOUR_S, soil=a_year_on):
         assert raised(well) == ["COMM_LOSS"]
+
+
+# ------------------------------------------------------------------------------------------------------- COMM_LOSS
+
+
+class Heard:
+    """A well that is heard when a test says so, beside one that is heard all the time."""
+
+    def __init__(self, settings: WellSettings = SETTINGS) -> None:
+        self.diagnostician = Diagnostician(TREE, lambda well_id: settings if well_id == "W" else SETTINGS)
+        self.at_s = 0.0
+        self.events: list[AlarmEvent] = []
+
+    def wait(self, for_s: float) -> None:
+        """The other well goes on; time passes."""
+        until_s = self.at_s + for_s
+        while self.at_s < until_s:
+            self.at_s = min(self.at_s + 30, until_s)
+            self.events += self.diagnostician.observe(reading(self.at_s, "OTHER"))
+            self.events += self.diagnostician.pass_time(START_US + int(self.at_s * SECOND_US))
+
+    def hear(self, *steps_s: float) -> list[str]:
+        """The well is heard after each of the steps."""
+        found = len(self.events)
+        for step_s in steps_s:
+            self.wait(step_s)
+            self.events += self.diagnostician.observe(reading(self.at_s))
+        return told(self.events[found:])
+
+
+LOST_AND_BACK = ["raised COMM_LOSS medium", "cleared COMM_LOSS medium returned"]
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "allowed_s"), [(1.0, 300), (10.0, 300), (60.0, 300), (300.0, 900), (1200.0, 3600), (1800.0, 5400)]
+)
+@pytest.mark.parametrize("expected", [True, False])
+def test_silence_is_told_when_it_is_longer_than_three_intervals_and_five_minutes(
+    interval_s: float,
+    allowed_s: float,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    well = Heard(dataclasses.replace(SETTINGS, expected_interval_s=interval_s if expected else None))
+    assert well.hear(*[interval_s] * 30) == []
+    heard_us = START_US + int(well.at_s * SECOND_US)
+    well.wait(allowed_s - 1)
+    assert well.events == []
+    well.wait(60)
+    assert told(well.events) == LOST_AND_BACK[:1]
+    assert well.events[0].timestamp_us == heard_us + allowed_s * SECOND_US
+    well.wait(3 * DAY_S)
+    assert len(well.events) == 1
+    assert well.hear(interval_s) == LOST_AND_BACK[1:]
+    assert well.hear(*[interval_s] * 30) == []
+
+
+def test_a_well_that_was_heard_once_may_have_any_interval() -> None:
+    well = Heard()
+    assert well.hear(30, 1800, 1800) == []
+
+
+def test_a_well_that_was_heard_once_and_never_again_is_told_of() -> None:
+    well = Heard()
+    well.hear(30)
+    well.wait(3 * HOUR_S)
+    assert told(well.events) == LOST_AND_BACK[:1]
+
+
+@pytest.mark.parametrize("expected_interval_s", [None, 900.0])
+def test_a_well_that_reports_by_exception_is_known_for_its_silences(expected_interval_s: float | None) -> None:
+    well = Heard(dataclasses.replace(SETTINGS, expected_interval_s=expected_interval_s))
+    spell = [10.0] * 12 + [900.0]
+    learning = well.hear(*spell * 3)
+    assert learning == ([] if expected_interval_s else LOST_AND_BACK * 2)
+    assert well.hear(*spell * 40) == []
+    well.wait(1800 if expected_interval_s is None else 3000)
+    assert told(well.events)[-1:] == LOST_AND_BACK[:1]
+
+
+def test_one_long_silence_is_no_habit() -> None:
+    well = Heard()
+    well.hear(*[60.0] * 30)
+    assert well.hear(2 * DAY_S, *[60.0] * 30) == LOST_AND_BACK
+    heard_us = START_US + int(well.at_s * SECOND_US)
+    well.wait(400)
+    assert well.events[-1].timestamp_us == heard_us + 300 * SECOND_US
+
+
+def test_silences_that_do_not_come_back_are_forgotten() -> None:
+    well = Heard()
+    well.hear(*[60.0] * 30, 900.0, *[60.0] * 10, 900.0, *[60.0] * 1600)
+    heard_us = START_US + int(well.at_s * SECOND_US)
+    well.wait(400)
+    assert well.events[-1].timestamp_us == heard_us + 300 * SECOND_US
+
+
+@pytest.mark.parametrize(("first_s", "then_s", "most"), [(10.0, 1200.0, 2), (60.0, 600.0, 2), (1200.0, 10.0, 0)])
+def test_another_sampling_rate_is_taken_up_within_two_readings(first_s: float, then_s: float, most: int) -> None:
+    well = Heard()
+    well.hear(*[first_s] * 60)
+    assert well.hear(*[then_s] * 40) == LOST_AND_BACK * most
+    well.wait(max(300, 3 * then_s) + 60)
+    assert told(well.events)[-1:] == LOST_AND_BACK[:1]
+
+
+def test_gaps_of_days_raise_nothing_but_comm_loss() -> None:
+    for well in play("comm_loss", 300, wells=1, after_s=2 * DAY_S):
+        assert [str(each) for each in well] == ["raised COMM_LOSS"]
+
+
+# ----------------------------------------------------------------------------------------- what a well is not asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels"),
+    [
+        (WellSettings(settle_s=600), {"motor_current": 900.0, "flow_rate": 0.0}),
+        (WellSettings(settle_s=600), {"motor_temp": 240.0}),
+        (dataclasses.replace(SETTINGS, enabled_rules=("VIBRATION",)), {"motor_current": 130.0, "motor_temp": 149.0}),
+    ],
+)
+def test_without_nameplate_or_trip_temperature_nobody_is_asked_for_them(
+    settings: WellSettings, channels: dict[str, float | None]
+) -> None:
+    run = Run(settings)
+    run.then(HOUR_S)
+    assert not run.then(HOUR_S, **channels)
+    off = TREE.off_for(settings)
+    assert {"STALL", "OVERLOAD"} <= set(off)
+    assert off["OVERLOAD"] in ("not given: nameplate_current_a", "not in enabled_rules")
