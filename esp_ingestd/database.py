@@ -124,6 +124,15 @@ class LoadMark(NamedTuple):
     line: int
 
 
+class Untold(NamedTuple):
+    """An alarm event that no broker is known to have accepted."""
+
+    at_us: int
+    event_id: str
+    event: Mapping[str, Any]
+    """As it is to be published."""
+
+
 class LetterFilter(NamedTuple):
     """Which dead letters; what is empty or None leaves it open."""
 
@@ -258,14 +267,20 @@ class Database:
                 found = await connection.fetch(_OLD_UNPUBLISHED, list(event_ids), at_us - UNPUBLISHED_US)
                 await connection.executemany(_MARK_OLD_PUBLISHED, [(*row, at_us) for row in found])
 
-    async def unpublished_events(self) -> list[dict[str, Any]]:
+    async def unpublished_events(self, after: "Untold | None", limit: int) -> "list[Untold]":
         """The events that no broker has accepted yet, oldest first, as they are to be published.
+
+        Args:
+            after: where an earlier answer ended; None: from the oldest.
+            limit: at most so many.
 
         Raises:
             Unavailable: not now.
         """
+        since = (after.at_us, after.event_id) if after else (POSTGRES_EPOCH_US, "")
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
-            return [json.loads(row["event"]) for row in await connection.fetch(_UNPUBLISHED)]
+            rows = await connection.fetch(_UNPUBLISHED, *since, limit)
+        return [Untold(row["timestamp"], row["event_id"], json.loads(row["event"])) for row in rows]
 
     async def span_of_readings(
         self, well_ids: Sequence[str], since_us: int | None = None, until_us: int | None = None
@@ -863,7 +878,9 @@ _MARK_OLD_PUBLISHED: Final = """
     UPDATE diagnostic_results SET published_at = $4 WHERE well_id = $1 AND "timestamp" = $2 AND event_id = $3
 """
 _UNPUBLISHED: Final = """
-    SELECT event FROM diagnostic_results WHERE published_at IS NULL ORDER BY "timestamp", event_id
+    SELECT "timestamp", event_id, event FROM diagnostic_results
+    WHERE published_at IS NULL AND ("timestamp", event_id) > ($1, $2)
+    ORDER BY "timestamp", event_id LIMIT $3
 """
 _LOAD_MARK: Final = 'SELECT file, size_bytes, modified_ns, "offset", line FROM esp_backfills WHERE file = $1'
 _UPSERT_LOAD_MARK: Final = """

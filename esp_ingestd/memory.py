@@ -1,4 +1,4 @@
-"""What the diagnosis knows of each well, on disk: alarms that stand, what was learned (I10).
+"""What outlives a restart: what the diagnosis knows of each well (I10), and what SCADA was told of each alarm.
 
 Rules:
     1. A well's memory is taken when a batch is closed, and written when that batch is durable, before it is
@@ -8,7 +8,7 @@ Rules:
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -21,9 +21,22 @@ _SCHEMA: Final = """
         well_id TEXT PRIMARY KEY,
         content BLOB NOT NULL     -- as Diagnostician.snapshot made it
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS states (
+        topic TEXT PRIMARY KEY,
+        payload BLOB NOT NULL     -- as last published there
+    ) WITHOUT ROWID;
 """
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+class Remembered(NamedTuple):
+    """What was kept."""
+
+    snapshots: dict[str, bytes]
+    """Well -> what the diagnosis knew of it."""
+    states: dict[str, bytes]
+    """Topic -> the alarm's state that was last published there."""
 
 
 class Memory:
@@ -32,36 +45,39 @@ class Memory:
     def __init__(self, settings: SpoolSettings) -> None:
         self._file = SqliteFile(settings.directory / FILE_NAME, _SCHEMA)
 
-    async def load(self) -> dict[str, bytes]:
-        """What was kept of each well.
+    async def load(self) -> Remembered:
+        """What was kept.
 
         Raises:
             Unavailable: the disk fails.
         """
         return await self._file.run(self._load)
 
-    async def save(self, snapshots: Mapping[str, bytes]) -> None:
-        """Keep these wells' memory; once this returns it survives power loss.
+    async def save(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
+        """Keep these wells' memory and these states; once this returns they survive power loss.
 
         Raises:
             Unavailable: the disk fails.
         """
-        await self._file.run(self._save, snapshots)
+        await self._file.run(self._save, snapshots, states)
 
     async def close(self) -> None:
         """Close the file."""
         await self._file.end()
 
-    def _load(self) -> dict[str, bytes]:
+    def _load(self) -> Remembered:
         self._file.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return dict(self._file.open().execute("SELECT well_id, content FROM wells"))
+            connection = self._file.open()
+            wells = connection.execute("SELECT well_id, content FROM wells")
+            return Remembered(dict(wells), dict(connection.execute("SELECT topic, payload FROM states")))
         except sqlite3.DatabaseError as error:
             aside = self._file.set_aside()
             self._file.open()
             _log.error("memory of wells was damaged, they are learned anew", why=str(error), set_aside=str(aside))
-            return {}
+            return Remembered({}, {})
 
-    def _save(self, snapshots: Mapping[str, bytes]) -> None:
+    def _save(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
         with self._file.connection as connection:
             connection.executemany("INSERT OR REPLACE INTO wells VALUES (?, ?)", snapshots.items())
+            connection.executemany("INSERT OR REPLACE INTO states VALUES (?, ?)", states.items())

@@ -9,7 +9,8 @@ Rules:
        are dropped, since the broker delivers again.
     2. While intake is paused the socket is not read (I3), but keepalive goes on. A connection that is lost meanwhile
        is made again when intake goes on.
-    3. What is published is kept until the broker has accepted it, over every reconnect; at most `window` at once.
+    3. What is published is kept until the broker has accepted or refused it, over every reconnect; at most `window`
+       at once.
     4. Never unsubscribe: the broker keeps for us what arrives while we are away.
     5. Alerts have a connection of their own: the broker's answer to them must not stand behind readings on a
        socket that is not being read (docs/adr/0003).
@@ -70,13 +71,13 @@ class Receive(Protocol):
 
 @dataclass(slots=True)
 class Publication:
-    """A message for the broker, and what happens once it has accepted it."""
+    """A message for the broker, and what it says to it: "" once it has accepted it, else why it refuses it."""
 
     topic: str
     payload: bytes
     retain: bool = False
     qos: int = 1
-    accepted: asyncio.Future[None] | None = field(default=None, repr=False)
+    answer: asyncio.Future[str] | None = field(default=None, repr=False)
 
 
 class _Paho(paho.Client):
@@ -121,6 +122,11 @@ class _Paho(paho.Client):
             data = self._skip(data)
         self._buffer = self._buffer + data if self._buffer else data
         self.take_packets()
+
+    @property
+    def heard_at(self) -> float:
+        """When something last came, monotonic s."""
+        return float(self._last_bytes_received)
 
     def has_pending(self) -> bool:
         """Whether TLS holds bytes that the socket will not announce again."""
@@ -332,7 +338,7 @@ class Mqtt:
 
     @property
     def waiting(self) -> int:
-        """Publications that the broker has not accepted."""
+        """Publications that the broker has not answered."""
         return len(self._outbox) + len(self._sent)
 
     async def run(self, on_change: Callable[[str], None] = lambda _why: None) -> None:
@@ -427,12 +433,17 @@ class Mqtt:
         self._client.acknowledge(identifiers)
         return len(identifiers)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
-        """Publish at QoS 1, now or as soon as there is a connection; the result comes when the broker has it."""
-        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.append(Publication(topic, payload, retain, accepted=accepted))
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[str]:
+        """Publish at QoS 1, now or as soon as there is a connection.
+
+        Returns:
+            The broker's answer, when it comes: "" if it has accepted it, else why it refuses it, as its access
+            control list does. Only MQTT 5 tells; by 3.1.1 a broker accepts what it then throws away.
+        """
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._outbox.append(Publication(topic, payload, retain, answer=answer))
         self._send_more()
-        return accepted
+        return answer
 
     async def close(self) -> None:
         """Say that we are offline and disconnect; the session, and what the broker keeps in it, stays."""
@@ -544,11 +555,13 @@ class Mqtt:
         return [(each, 1) for each in self._subscriptions]
 
     async def _await_answer(self, what: str) -> None:
+        """Wait for it, for as long as something comes: what the session kept for us may come before it."""
         assert self._answer is not None  # noqa: S101 - set by connect
-        try:
-            fault = await asyncio.wait_for(self._answer, CONNACK_TIMEOUT_S)
-        except TimeoutError:
-            fault = f"no {what} within {CONNACK_TIMEOUT_S:g} s"
+        heard_at = -1.0
+        while not self._answer.done() and self._client is not None and self._client.heard_at != heard_at:
+            heard_at = self._client.heard_at
+            await asyncio.wait([self._answer], timeout=CONNACK_TIMEOUT_S)
+        fault = self._answer.result() if self._answer.done() else f"no {what} within {CONNACK_TIMEOUT_S:g} s"
         if fault:
             raise Unavailable(f"broker {self.address}: {fault}", kind="refused")
 
@@ -589,8 +602,8 @@ class Mqtt:
         self._settle(self._lost_reason)
         self.connected.clear()
         # Not accepted: again on the next connection, in the same order. The status is made anew there.
-        unaccepted = [each for each in self._sent.values() if each.accepted is not None]
-        self._outbox.extendleft(reversed(unaccepted))
+        unanswered = [each for each in self._sent.values() if each.answer is not None]
+        self._outbox.extendleft(reversed(unanswered))
         self._sent.clear()
         self._lost.set()
 
@@ -598,10 +611,9 @@ class Mqtt:
         publication = self._sent.pop(mid, None) if client is self._client else None
         if publication is None:
             return
-        if reason.value >= _FAILURE:
-            _log.error("broker refuses a publication", topic=publication.topic, reason=reason.getName())
-        if publication.accepted is not None and not publication.accepted.done():
-            publication.accepted.set_result(None)
+        if publication.answer is not None and not publication.answer.done():
+            refused = f"broker refuses {publication.topic}: {reason.getName()}"
+            publication.answer.set_result(refused if reason.value >= _FAILURE else "")
         self._send_more()
 
     def _send_more(self) -> None:
@@ -610,7 +622,7 @@ class Mqtt:
             publication = self._outbox.popleft()
             info = client.publish(publication.topic, publication.payload, qos=1, retain=publication.retain)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or not self.connected.is_set():
-                if publication.accepted is not None:
+                if publication.answer is not None:
                     self._outbox.appendleft(publication)
                 return
             self._sent[info.mid] = publication

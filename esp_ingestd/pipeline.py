@@ -2,7 +2,7 @@
 
     receive   decode, diagnose, publish the alerts, put it all into the open batch          (called by the broker)
     write     close a batch when it is due, make it durable: database, else spool, else wait           (task)
-    settle    once a batch is durable and its alerts are accepted, acknowledge its deliveries          (task)
+    settle    once a batch is durable and its alerts are answered, acknowledge its deliveries          (task)
     drain_overflow  what the spool holds goes to the database when that is back                        (task)
 
 Rules:
@@ -10,6 +10,8 @@ Rules:
     2. Intake stops when `max_in_flight_rows` or `max_in_flight_bytes` are under way, and goes on at half of that
        (I3): the broker keeps what is to come.
     3. At rest: received + recovered = stored + duplicate + rejected + spooled (I2).
+    4. An alert that the broker refuses, as its access control list may, stops nothing: the event is durable and not
+       marked as published, so that it is told once the broker takes it.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +40,7 @@ from esp_ingestd.telemetry import Metrics
 RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
 HOUR_US = 3_600_000_000
 REMEMBER_US = 300_000_000  # a well is remembered every five minutes, and with each of its alarms
+RESTATED = 100  # states that are published again at once: what is new waits behind no more
 REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -73,8 +77,8 @@ class Overflow(Protocol):
 class Memory(Protocol):
     """Where what the diagnosis knows of each well outlives the process."""
 
-    async def save(self, snapshots: Mapping[str, bytes]) -> None:
-        """Keep these wells' snapshots, or raise Unavailable."""
+    async def save(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
+        """Keep these wells' snapshots and these topics' states, or raise Unavailable."""
 
 
 class Intake(Protocol):
@@ -93,8 +97,8 @@ class Intake(Protocol):
 class Publisher(Protocol):
     """Where alerts go."""
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
-        """Publish; the result comes when the broker has accepted it."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[str]:
+        """Publish; the result is "" once the broker has accepted it, or why it refuses it."""
 
 
 class Pipeline:
@@ -113,14 +117,14 @@ class Pipeline:
         intake: Intake,
         alerts: Publisher,
         metrics: Metrics,
-        on_store: Callable[[str], None] = lambda _why: None,
+        report: Callable[[str, str], None] = lambda _name, _why: None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         """Join the stages.
 
         `drain_store` is a second way into the store, so that what is live never waits behind a backlog. Without
         `overflow`, batches wait here and intake stops; without `memory`, the wells are learned anew at each start.
-        `on_store` hears why the store takes no batches, or "" when it does.
+        `report` hears why the `database` takes no batches, or "" when it does, and why the broker refuses `alerts`.
         """
         self._decoder = decoder
         self._diagnostician = diagnostician
@@ -137,7 +141,7 @@ class Pipeline:
         self._alert_prefix = settings.alerts.topic_prefix
         self._max_wells = settings.diagnosis.max_wells
         self._metrics = metrics
-        self._on_store = on_store
+        self._report = report
         self._clock = clock
         self._max_rows = settings.batch.max_in_flight_rows
         self._max_bytes = settings.batch.max_in_flight_bytes
@@ -150,6 +154,8 @@ class Pipeline:
         self._durable: asyncio.Queue[Batch] = asyncio.Queue()
         self._under_way = 0  # batches, the open one included, that are not settled
         self._published: list[str] = []
+        self._telling: set[str] = set()  # events that were published and are not marked yet
+        self._states: dict[str, bytes] = {}  # topic -> what it is to hold
         self._draining = False
         self._rows = 0
         self._bytes = 0
@@ -203,12 +209,41 @@ class Pipeline:
             self._remembered_us[well_id] = 0
         return len(events)
 
-    def announce_again(self, events: Iterable[Mapping[str, object]]) -> None:
-        """Publish events that an earlier run wrote and no broker is known to have accepted (I8)."""
+    def announce_again(self, events: Iterable[Mapping[str, object]]) -> list[asyncio.Future[str]]:
+        """Publish events that no broker is known to have accepted (I8); the broker's answers.
+
+        Those that are on their way, or accepted and not marked yet, are left out.
+        """
+        answers = []
         for event in events:
-            topic = f"{self._alert_prefix}/{event['well_id']}/events"
-            accepted = self._alerts.publish(topic, json.dumps(event).encode())
-            accepted.add_done_callback(partial(self._note_published, str(event["event_id"])))
+            event_id = str(event["event_id"])
+            if event_id not in self._telling:
+                self._telling.add(event_id)
+                answer = self._alerts.publish(
+                    f"{self._alert_prefix}/{event['well_id']}/events", json.dumps(event).encode()
+                )
+                answer.add_done_callback(partial(self._note_published, event_id))
+                answers.append(answer)
+        return answers
+
+    def recall_states(self, states: Mapping[str, bytes]) -> None:
+        """Take back what an earlier run published on the state topics."""
+        self._states |= states
+
+    async def restate(self) -> str:
+        """Publish the state of every alarm again: a broker that was killed or replaced may have lost them.
+
+        Returns:
+            "" once the broker has accepted all, else why it refuses one; it is not asked further then.
+        """
+        topics = list(self._states)
+        for at in range(0, len(topics), RESTATED):  # and what is new goes in between
+            chunk = [(topic, self._states[topic]) for topic in topics[at : at + RESTATED]]
+            answers = [self._alerts.publish(topic, state, retain=True) for topic, state in chunk]
+            await asyncio.wait(answers)
+            if refused := self._count_refused(answers):
+                return refused
+        return ""
 
     async def write(self) -> None:
         """Close batches when they are due and make them durable, for ever.
@@ -241,15 +276,15 @@ class Pipeline:
                         self._count_written(written)
 
     async def settle(self) -> None:
-        """Acknowledge what is durable, in order, once its alerts are accepted, for ever.
+        """Acknowledge what is durable, in order, once its alerts are answered, for ever.
 
         Cancel: what was not acknowledged the broker keeps.
         """
         while True:
             batch = await self._durable.get()
-            if batch.accepted:
-                await asyncio.wait(batch.accepted)  # cancelled, it leaves them to the broker: they are not accepted
-            await self._remember(batch.snapshots)
+            if batch.answers:
+                await asyncio.wait(batch.answers)  # cancelled, it leaves them to the broker: they are not accepted
+            await self._remember(batch.snapshots, batch.states)
             if batch.events:
                 await self._note_accepted(batch)
             self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
@@ -272,7 +307,7 @@ class Pipeline:
         await self._idle.wait()
         await self._mark_published()
         snapshot = self._diagnostician.snapshot
-        await self._remember({well_id: snapshot(well_id) for well_id in self._diagnostician.well_ids()})
+        await self._remember({well_id: snapshot(well_id) for well_id in self._diagnostician.well_ids()}, {})
 
     @property
     def is_away(self) -> bool:
@@ -300,7 +335,7 @@ class Pipeline:
         return False
 
     def _announce(self, events: Sequence[AlarmEvent], arrived_us: int) -> None:
-        """Publish alerts at once, and let the open batch wait for their acceptance."""
+        """Publish alerts at once, and let the open batch wait for the broker's answers."""
         batch = self._batcher.open
         if not batch:
             batch.opened_us = arrived_us
@@ -308,11 +343,12 @@ class Pipeline:
         for event in events:
             batch.events.append(event)
             well = f"{self._alert_prefix}/{event.well_id}"
+            self._telling.add(event.event_id)
             told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
             told.add_done_callback(partial(self._count_told, event, arrived_us))
-            state = json.dumps(event.state_payload()).encode()
-            stated = self._alerts.publish(f"{well}/state/{event.diagnosis}", state, retain=True)
-            batch.accepted += (told, stated)
+            topic, state = f"{well}/state/{event.diagnosis}", json.dumps(event.state_payload()).encode()
+            self._states[topic] = batch.states[topic] = state
+            batch.answers += (told, self._alerts.publish(topic, state, retain=True))
 
     def _close(self, trigger: Trigger) -> Batch:
         """Close the open batch, with what the diagnosis knows now of the wells whose memory is due.
@@ -344,10 +380,10 @@ class Pipeline:
         self._unsettled = (self._unsettled - touched) | now
         return follow
 
-    async def _remember(self, snapshots: Mapping[str, bytes]) -> None:
-        if snapshots and self._memory is not None:
+    async def _remember(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
+        if (snapshots or states) and self._memory is not None:
             try:
-                await self._memory.save(snapshots)
+                await self._memory.save(snapshots, states)
             except Unavailable as unavailable:  # then a crash forgets what these wells learned since
                 self._count_unavailable(unavailable)
                 _log.error("memory of wells cannot be kept", why=str(unavailable))
@@ -376,15 +412,16 @@ class Pipeline:
             if self._draining and self._batcher.open:
                 return self._close(Trigger.DRAIN)
             self._wake.clear()
-            if not self._batcher.open:
+            wait_s: float | None = None
+            if self._batcher.open:
+                wait_s = self._batcher.wait_us(now_us) / 1e6
+            else:
                 await self._mark_published()
-                await self._wake.wait()
-                continue
-            try:
-                async with asyncio.timeout(self._batcher.wait_us(now_us) / 1e6):
+                if self._published:
+                    wait_s = RETRY_MAX_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
 
     async def _make_durable(self, batch: Batch) -> None:
         """In the store; while that is away, in the overflow; while neither takes it, wait."""
@@ -433,10 +470,11 @@ class Pipeline:
             event_ids = self._published.copy()
             try:
                 await self._store.mark_published(event_ids, self._clock())
-            except Unavailable as unavailable:
-                self._count_unavailable(unavailable)
+            except Unavailable as unavailable:  # of no batch: whether the store takes those is not known
+                self._metrics.store_errors.labels(unavailable.kind).inc()
             else:
                 del self._published[: len(event_ids)]
+                self._telling.difference_update(event_ids)
 
     def _count_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -450,7 +488,7 @@ class Pipeline:
 
     def _set_away(self, why: str) -> None:
         self._is_away = bool(why)
-        self._on_store(why)
+        self._report("database", why)
 
     def _count_closed(self, batch: Batch) -> None:
         metrics = self._metrics
@@ -472,22 +510,39 @@ class Pipeline:
             reading, why = written.refused[0]
             _log.warning("database refuses readings", count=len(written.refused), well_id=reading.well_id, why=why)
 
-    def _note_published(self, event_id: str, _accepted: object) -> None:
-        self._published.append(event_id)
+    def _note_published(self, event_id: str, answer: asyncio.Future[str]) -> None:
+        if self._count_refused([answer]):
+            self._telling.discard(event_id)
+        else:
+            self._published.append(event_id)
+            self._wake.set()
 
-    def _count_told(self, event: AlarmEvent, arrived_us: int, _accepted: object) -> None:
-        self._metrics.alerts_published.labels(event.severity).inc()
-        self._metrics.alert_delay.observe([arrived_us], self._clock())
+    def _count_told(self, event: AlarmEvent, arrived_us: int, answer: asyncio.Future[str]) -> None:
+        if answer.result():
+            self._telling.discard(event.event_id)
+        else:
+            self._metrics.alerts_published.labels(event.severity).inc()
+            self._metrics.alert_delay.observe([arrived_us], self._clock())
 
     async def _note_accepted(self, batch: Batch) -> None:
-        event_ids = [event.event_id for event in batch.events]
-        self._published += event_ids
+        self._count_refused(batch.answers)
+        of_events = zip(batch.events, batch.answers[::2], strict=True)
+        told = [event.event_id for event, answer in of_events if not answer.result()]
+        self._published += told
         self._wake.set()
         if batch.is_spilled and self._overflow is not None:
             try:
-                await self._overflow.mark_published(event_ids, self._clock())
+                await self._overflow.mark_published(told, self._clock())
             except Unavailable as unavailable:  # then they are published once more after a crash
                 self._count_unavailable(unavailable)
+
+    def _count_refused(self, answers: Sequence[asyncio.Future[str]]) -> str:
+        """Count and tell what the broker refuses; why it refuses the first, or ""."""
+        refused = [why for answer in answers if (why := answer.result())]
+        self._metrics.alerts_refused.inc(len(refused))
+        if refused:
+            self._report("alerts", refused[0])
+        return refused[0] if refused else ""
 
     def _count_active_wells(self) -> int:
         since_us = self._clock() - HOUR_US

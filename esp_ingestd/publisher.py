@@ -146,6 +146,7 @@ class Publisher:
         self._tell = tell
         self._room = asyncio.Event()
         self._why_away = ""
+        self._is_refused = False
         self._began_s = time.monotonic()
         self.tally = Tally()
 
@@ -202,21 +203,24 @@ class Publisher:
             self.tally.sent_messages += 1
             self.tally.sent_readings += message.readings
             self.tally.due_us = message.due_us
-            accepted = self._mqtt.publish(message.topic, message.payload)
-            accepted.add_done_callback(partial(self._on_accepted, message.readings))
+            answer = self._mqtt.publish(message.topic, message.payload)
+            answer.add_done_callback(partial(self._on_answer, message.readings))
 
-    def _on_accepted(self, readings: int, accepted: asyncio.Future[None]) -> None:
-        if accepted.cancelled():
+    def _on_answer(self, readings: int, answer: asyncio.Future[str]) -> None:
+        if answer.cancelled():
             return
-        self.tally.accepted_messages += 1
-        self.tally.accepted_readings += readings
+        if refused := answer.result():
+            self._on_refused(refused)
+        else:
+            self.tally.accepted_messages += 1
+            self.tally.accepted_readings += readings
         self.tally.elapsed_s = time.monotonic() - self._began_s
         if self._mqtt.waiting <= self._window // 2:
             self._room.set()
 
     async def _drain(self) -> None:
         deadline_s = time.monotonic() + DRAIN_S
-        while not self.tally.complete and time.monotonic() < deadline_s:
+        while self._mqtt.waiting and time.monotonic() < deadline_s:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), 0.1)
@@ -230,6 +234,11 @@ class Publisher:
                 f"{accepted} readings accepted, {(accepted - before) / PROGRESS_S:.0f}/s, "
                 f"event time {to_iso(self.tally.due_us)}"
             )
+
+    def _on_refused(self, why: str) -> None:
+        if not self._is_refused:
+            self._tell(f"{why}; see its access control list")
+        self._is_refused = True
 
     def _on_change(self, why: str) -> None:
         if why != self._why_away:

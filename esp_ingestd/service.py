@@ -43,6 +43,8 @@ GC_ALLOCATIONS: Final = (
     50_000  # containers made between two searches of the youngest; Python's own 700 is for small programs
 )
 RELOADED: Final = ("diagnosis.tree_file", "diagnosis.wells_file")
+UNTOLD: Final = 1_000  # events at once that are published again
+REFUSED_AGAIN_S: Final = 60.0  # a broker that refuses alerts is asked again so often: a person has to mend that
 CLOSING_S: Final = 2.0  # kept of the shutdown's time for saying good-bye
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -111,12 +113,17 @@ class Service:
             intake=self.broker,
             alerts=self.alerts,
             metrics=self.metrics,
-            on_store=self._on_database,
+            report=lambda name, why: self._on_database(why) if name == "database" else self._on_refused(why),
         )
         self.broker.receive = self.pipeline.receive
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
         self._told_ready = False
+        self._is_untold = True
+        """There may be events that no broker has accepted: of an earlier run, or refused."""
+        self._refused = ""
+        """Why the broker refuses alerts."""
+        self._tell = asyncio.Event()
 
     async def run(self) -> None:
         """Run until a signal says stop.
@@ -146,6 +153,7 @@ class Service:
                     "alerts": self.alerts.run(self._on_alerts),
                     "broker": self.broker.run(self._on_broker),
                     "database": self._keep_database(),
+                    "told": self._keep_told(),
                     "clock": self._keep_time(),
                     "reload": self._keep_reloading(),
                 }.items():
@@ -166,7 +174,9 @@ class Service:
         self.metrics.spool_bytes.set_function(lambda: self.spool.status.size_bytes)
         self.metrics.spool_damaged.set_function(lambda: self.spool.damaged_batches)
         self.pipeline.announce_again(event.payload() for event in recovered.unpublished)
-        for well_id, snapshot in (await self.memory.load()).items():
+        remembered = await self.memory.load()
+        self.pipeline.recall_states(remembered.states)
+        for well_id, snapshot in remembered.snapshots.items():
             try:
                 self.diagnostician.restore(well_id, snapshot)
             except ValueError as error:
@@ -210,7 +220,15 @@ class Service:
             self.metrics.mqtt_connections.inc()
 
     def _on_alerts(self, why: str) -> None:
-        self._report("alerts", why)
+        self._report("alerts", why or self._refused)
+        if not why:
+            self._tell.set()
+
+    def _on_refused(self, why: str) -> None:
+        self._is_untold = True
+        if not self._refused:
+            self._refused = f"{why}; see its access control list"
+            self._report("alerts", self._refused)
 
     def _on_database(self, why: str) -> None:
         self._report("database", why)
@@ -260,19 +278,56 @@ class Service:
 
     async def _keep_database(self) -> None:
         """See that the database is there, also while nothing is written."""
-        announced = False
         while True:
             try:
                 await self.database.connect()
-                if not announced:
-                    self.pipeline.announce_again(await self.database.unpublished_events())
-                    announced = True
             except Unavailable as unavailable:
                 self._on_database(str(unavailable))
             else:
                 if not self.pipeline.is_away:  # it may answer and still not take a batch
                     self._on_database("")
             await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _keep_told(self) -> None:
+        """See that the broker has the state of each alarm, and every event, whatever became of it or of us.
+
+        At each connection, since it may be another broker now, or one that was killed and lost what it had accepted;
+        and every minute while it refuses something.
+        """
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._tell.wait(), REFUSED_AGAIN_S)
+            if self._tell.is_set() or self._refused:
+                self._tell.clear()
+                if not (await self.pipeline.restate() or await self._tell_untold()) and self._refused:
+                    self._refused = ""
+                    self._report("alerts", "" if self.alerts.connected.is_set() else "connection lost")
+
+    async def _tell_untold(self) -> str:
+        """Publish all events that no broker has accepted; why it refuses one, or "" once there are none."""
+        refused = ""
+        while self._is_untold and not refused:
+            self._is_untold = self.spool.filled.is_set()  # what is in there comes to the database, and then here
+            try:
+                refused = await self._tell_stored()
+            except Unavailable as unavailable:
+                self._on_database(str(unavailable))
+                self._is_untold = True
+            if self._is_untold:
+                await asyncio.sleep(PROBE_INTERVAL_S)
+        return refused
+
+    async def _tell_stored(self) -> str:
+        """Those that are in the database, the oldest first."""
+        last = None
+        while found := await self.database.unpublished_events(last, UNTOLD):
+            last = found[-1]
+            answers = self.pipeline.announce_again(untold.event for untold in found)
+            if answers:
+                await asyncio.wait(answers)
+            if refused := next(filter(None, (answer.result() for answer in answers)), ""):
+                return refused
+        return ""
 
     async def _keep_time(self) -> None:
         """Once a second: what falls due by time, and a sign of life to systemd while work moves."""

@@ -66,6 +66,7 @@ class FakeStore:
         self.faults: deque[Exception] = deque()
         self.refuses: Callable[[Reading], bool] = lambda _reading: False
         self.is_away = False
+        self.faults_of_marking = 0
         self.attempts = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -96,13 +97,17 @@ class FakeStore:
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         await asyncio.sleep(0)
-        if self.is_away:
+        if self.is_away or self.faults_of_marking:
+            self.faults_of_marking = max(self.faults_of_marking - 1, 0)
             raise Unavailable("store is away", kind="connection")
         self.published |= dict.fromkeys(event_ids, at_us)
 
 
 class FakeBroker:
-    """Takes acknowledgements and alerts; `accepts` says whether alerts are accepted as they come."""
+    """Takes acknowledgements and alerts; `accepts` says whether these are accepted as they come.
+
+    Those on topics that `refuses` names are refused.
+    """
 
     def __init__(self, *, accepts: bool = True) -> None:
         self.paused = False
@@ -111,7 +116,8 @@ class FakeBroker:
         self.on_acknowledge: Callable[[Sequence[int]], None] = lambda _deliveries: None
         self.published: list[tuple[str, bytes, bool]] = []
         self.accepts = accepts
-        self.unaccepted: list[asyncio.Future[None]] = []
+        self.unanswered: list[tuple[str, asyncio.Future[str]]] = []
+        self.refuses: Callable[[str], bool] = lambda _topic: False
 
     def pause(self) -> None:
         self.pauses += not self.paused
@@ -125,20 +131,20 @@ class FakeBroker:
         self.acknowledged += deliveries
         return len(deliveries)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[str]:
         self.published.append((topic, payload, retain))
-        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.unaccepted.append(accepted)
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.unanswered.append((topic, answer))
         if self.accepts:
-            self.accept_all()
-        return accepted
+            self.answer_all()
+        return answer
 
-    def accept_all(self) -> None:
-        """Accept what was published so far."""
-        for accepted in self.unaccepted:
-            if not accepted.done():
-                accepted.set_result(None)
-        self.unaccepted.clear()
+    def answer_all(self) -> None:
+        """Accept, or refuse, what was published so far."""
+        for topic, answer in self.unanswered:
+            if not answer.done():
+                answer.set_result(f"broker refuses {topic}" if self.refuses(topic) else "")
+        self.unanswered.clear()
 
 
 async def settled(until: Callable[[], Any]) -> None:

@@ -262,11 +262,11 @@ async def test_unpublished_events_are_told_until_they_are_marked(store: Database
     told = batch([reading(1)])
     told.events.extend(stall())
     await store.write(told)
-    (event,) = await store.unpublished_events()
+    ((_, _, event),) = await store.unpublished_events(None, 10)
     assert event == json.loads(json.dumps(told.events[0].payload()))
     await store.mark_published([event["event_id"]], T0 + 5)
     await store.mark_published([event["event_id"]], T0 + 99)
-    assert await store.unpublished_events() == []
+    assert await store.unpublished_events(None, 10) == []
     (row,) = await query("SELECT published_at FROM diagnostic_results")
     assert round(row[0].timestamp() * 1e6) == T0 + 5, "the first time counts"
 
@@ -514,5 +514,5 @@ async def _do_the_daemons_work(store: Database) -> None:
         both = batch([reading(1), reading(90_000)], poison=[("t", b"x", Reason.NOT_JSON)])
         both.events.extend(stall())
         assert (await store.write(both)).duplicates == (0 if times == 1 else 2)
-    (event,) = await store.unpublished_events()
+    ((_, _, event),) = await store.unpublished_events(None, 10)
     await store.mark_published([event["event_id"]], T0)

@@ -464,6 +464,54 @@ async def test_a_subscription_that_is_refused_is_named(protocol: Protocol, subac
             await Mqtt(settings, client_id="c", subscriptions=["secret/+"]).connect()
 
 
+async def test_a_publication_that_is_refused_is_answered_so_by_mqtt_5_alone(
+    services: Services, own_broker: OwnBroker, protocol: Protocol
+) -> None:
+    """By 3.1.1 Mosquitto accepts what it throws away: nobody can know."""
+    rules = services.new_folder() / "acl"
+    rules.write_text("topic read #\ntopic write free\n")
+    rules.chmod(0o644)
+    rules.parent.chmod(0o755)
+    broker = own_broker(lines=(*embedded.RAISED_LIMITS, f"acl_file {rules}"))
+    async with Line(broker, protocol).running() as mqtt:
+        answers = [mqtt.publish(topic, b"x") for topic in ("free", "secret", "free")]
+        refused = "broker refuses secret: Not authorized" if protocol == "5" else ""
+        assert await asyncio.wait_for(asyncio.gather(*answers), 30) == ["", refused, ""]
+        assert mqtt.waiting == 0
+
+
+async def test_what_a_session_kept_may_come_for_long_before_the_answer_to_subscribing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backlog, on a slow machine, once took longer than the answer was waited for, again at each attempt."""
+    monkeypatch.setattr("esp_ingestd.mqtt.CONNACK_TIMEOUT_S", 0.2)
+    is_silent = asyncio.Event()
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read_packet(reader)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        _, subscribe = await _read_packet(reader)
+        for _ in range(0 if is_silent.is_set() else 10):
+            writer.write(b"\x30\x05\x00\x01t\x00x")
+            await asyncio.sleep(0.1)
+        if not is_silent.is_set():
+            writer.write(b"\x90\x04" + subscribe[:2] + b"\x00\x01")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    inbox = Inbox()
+    async with _served(broker) as port:
+        settings = MqttSettings(host="127.0.0.1", port=port)
+        mqtt = Mqtt(settings, client_id="c", subscriptions=["t"], receive=inbox)
+        await mqtt.connect()
+        assert len(inbox.payloads) == 10
+        await mqtt.close()
+        is_silent.set()
+        with pytest.raises(Unavailable, match="no SUBACK"):
+            await mqtt.connect()
+
+
 @pytest.mark.parametrize("says_so", [True, False])
 async def test_a_session_that_is_taken_over_is_told_and_not_fought_for(
     monkeypatch: pytest.MonkeyPatch, *, says_so: bool

@@ -64,8 +64,10 @@ class Batch:
     readings: list[Reading] = field(default_factory=list)
     dead_letters: dict[bytes, DeadLetter] = field(default_factory=dict)
     events: list[AlarmEvent] = field(default_factory=list)
-    accepted: list[Any] = field(default_factory=list)
-    """For each alert that came of it, what is done once the broker has it."""
+    answers: list[Any] = field(default_factory=list)
+    """For each of its events two, of event and state: done once the broker has accepted or refused it."""
+    states: dict[str, bytes] = field(default_factory=dict)
+    """Topic -> the state of an alarm that it is to hold, as of this batch."""
     published: dict[str, int] = field(default_factory=dict)
     """Event identity -> when the broker accepted it, where that is known before the event is stored; microseconds."""
     snapshots: dict[str, bytes] = field(default_factory=dict)

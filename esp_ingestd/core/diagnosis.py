@@ -52,7 +52,7 @@ _SILENCE: Final = FEATURE_INDEX["silence_s"]
 class Patient:
     """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
 
-    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "well")
+    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "stood", "well")
 
     def __init__(self, well: Well, enabled: int) -> None:
         self.well = well
@@ -68,6 +68,13 @@ class Patient:
         """How often its baseline was reset."""
         self.resets: list[str] = []
         """The alarms that commands reset last, by their ids."""
+        self.stood: bool | None = None
+        """Whether the pump stood at the last snapshot; None before the first."""
+
+    @property
+    def stands(self) -> bool:
+        """By its last reading the pump stands."""
+        return bool(self.well.state & STANDING_STILL)
 
     def came(self, alarm: Alarm, now_us: int) -> bool:
         """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
@@ -275,19 +282,26 @@ class Diagnostician:
         return self._patients.keys()
 
     def unsettled(self, well_ids: Iterable[str]) -> set[str]:
-        """Those of the wells with an alarm whose delay is running: their memory must be as new as their readings."""
+        """Those of the wells whose memory must be as new as their readings.
+
+        They have an alarm whose delay is running, or have stopped or started since the last snapshot: to a memory
+        from before a planned stop, a pump that stands has tripped.
+        """
         patients = self._patients
         return {
             well_id
             for well_id in well_ids
-            if well_id in patients
-            and patients[well_id].alarms
-            and any(alarm.unsettled for alarm in patients[well_id].alarms.values())
+            if (patient := patients.get(well_id)) is not None
+            and (
+                (patient.stood is not None and patient.stood != patient.stands)
+                or (patient.alarms and any(alarm.unsettled for alarm in patient.alarms.values()))
+            )
         }
 
     def snapshot(self, well_id: str) -> bytes:
         """What is known of a well and its alarms, for `restore`; JSON, its form named by `form`."""
         patient = self._patients[well_id]
+        patient.stood = patient.stands
         names = self._tree.diagnoses
         document = {
             "form": SNAPSHOT_FORM,
@@ -324,6 +338,7 @@ class Diagnostician:
             self._patients.pop(well_id, None)
             raise ValueError(f"well {well_id}: no snapshot that can be read: {error!r}") from error
         self._due_us = 0.0
+        patient.stood = patient.stands
         for alarm in patient.alarms.values():
             alarm.forget_those(~patient.enabled)
             if alarm.stands:

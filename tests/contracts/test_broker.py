@@ -24,8 +24,8 @@ class BrokerContract:
     """Intake may be paused and resumed at any time; a publication's result comes once the broker has it."""
 
     async def test_a_publication_is_accepted(self, publisher: Publisher) -> None:
-        accepted = [publisher.publish(f"contract/{number}", b"x", retain=False) for number in range(50)]
-        await asyncio.wait_for(asyncio.gather(*accepted), 30)
+        answers = [publisher.publish(f"contract/{number}", b"x", retain=False) for number in range(50)]
+        assert await asyncio.wait_for(asyncio.gather(*answers), 30) == [""] * 50
 
     async def test_a_publication_whose_result_nobody_waits_for_is_harmless(self, publisher: Publisher) -> None:
         publisher.publish("contract/a", b"x").cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, TREE, Run, reading, told
@@ -55,6 +55,25 @@ def test_i10_interrupted_anywhere_equals_not_interrupted(course: list[tuple[int,
     assert [known(second, well_id) for well_id in second.well_ids()] == [
         known(whole, well_id) for well_id in whole.well_ids()
     ]
+
+
+def test_a_well_that_stopped_or_started_is_remembered_with_that_reading() -> None:
+    """Else a kill within minutes of a planned stop makes it a trip: nobody saw the drive ramp down."""
+    ramp = [{**HEALTHY, "vsd_frequency": hertz} for hertz in (50.0, 40.0, 30.0, 20.0, 10.0)]
+    course: list[dict[str, Any]] = [HEALTHY, HEALTHY, *ramp, STANDING, STANDING, STANDING, HEALTHY, HEALTHY]
+    diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
+    follow = []
+    for number, condition in enumerate(course):
+        each = reading(20.0 * number, **condition)
+        diagnostician.observe(each)
+        if due := diagnostician.unsettled([each.well_id, "unknown"]):
+            follow.append(number)
+        if due or number == 1:
+            diagnostician.snapshot(each.well_id)
+    assert follow == [7, 10]
+    again = Diagnostician(TREE, lambda _: SETTINGS)
+    again.restore(each.well_id, diagnostician.snapshot(each.well_id))
+    assert again.unsettled([each.well_id]) == set()
 
 
 def changed(name: str, **keys: object) -> Tree:

@@ -17,120 +17,23 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import trustme
 from daemon import Daemon
+from faults.wellsite import Rtu, Site, add_role, balance, numbers, why_not
 from peer import Peer, until
-from pydantic import SecretStr
-from services import execute
 
-from esp_ingestd.config import DatabaseSettings
-from esp_ingestd.database import migrate
 from esp_ingestd.embedded import RAISED_LIMITS, Broker, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from conftest import OwnBroker, OwnDatabase
-    from services import BrokerAddress, Services
-
-    from esp_ingestd.embedded import Database
+    from services import Services
 
     Away = Callable[["Site"], contextlib.AbstractAsyncContextManager[None]]
-
-T0_MS = 1_700_000_000_000
-
-
-class Rtu:
-    """Wells that number their readings; it publishes as whom the broker lets in."""
-
-    def __init__(self, broker: BrokerAddress, *, user: str = "", password: str = "") -> None:
-        self.broker, self.user, self.password = broker, user, password
-        self.sent = 0
-
-    def send(self, count: int, *, well: str = "W1", beside: Callable[[], bytes] | None = None) -> None:
-        """So many more readings; with `beside` another message before each."""
-        messages: list[tuple[str, bytes | str]] = []
-        for number in range(self.sent, self.sent + count):
-            if beside:
-                messages.append((f"d/{well}/telemetry", b"%d %s" % (number, beside())))
-            body = {"timestamp": T0_MS + 1_000 * number, "pip": number % 10_000, "number": number}
-            messages.append((f"d/{well}/telemetry", json.dumps(body)))
-        self.sent += count
-        with Peer(self.broker, user=self.user, password=self.password) as peer:
-            peer.publish_all(messages)
-
-
-class Site:
-    """A daemon between a database of its own, as a role of its own, and the broker."""
-
-    def __init__(self, folder: Path, broker: BrokerAddress, server: Database) -> None:
-        self.server = server
-        self.rtu = Rtu(broker)
-        self.dsn = urlsplit(server.dsn)._replace(netloc=f"esp:secret@127.0.0.1:{server.port}").geturl()
-        self.daemon = Daemon(folder, broker, self.dsn, client_id="d", prefix="d")
-        self.sent = 0
-
-    async def admin(self, *statements: str) -> None:
-        for statement in statements:
-            await execute(self.server.dsn, statement)
-
-    async def hang_up(self) -> None:
-        """End the daemon's connections, as an administrator does."""
-        await self.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'esp'")
-
-    async def counted(self, *servers: str) -> list[int]:
-        return sorted([number for dsn in servers or [self.server.dsn] for number in await numbers(dsn)])
-
-    async def settled(self) -> None:
-        """Everything that was sent is stored, once, and the counters say so."""
-        await until(lambda: self.daemon.metrics().get("readings_stored_total") == self.rtu.sent, within_s=60)
-        await until(lambda: self.daemon.metrics()["readings_in_flight"] == 0)
-        assert self.daemon.metrics()["readings_spooled"] == 0
-        assert balance(self.daemon) == 0
-        assert await self.counted() == list(range(self.rtu.sent))
-
-
-async def numbers(dsn: str) -> list[int]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        rows = await connection.fetch("SELECT (extra->>'number')::int FROM esp_telemetry")
-    finally:
-        await connection.close()
-    return [row[0] for row in rows]
-
-
-def balance(daemon: Daemon) -> float:
-    """I2: 0 at rest."""
-    now = daemon.metrics()
-    came = now["readings_received_total"] + now["readings_recovered_total"]
-    became = ("stored_total", "duplicate_total", "rejected_total", "spooled")
-    return came - sum(now.get(f"readings_{each}", 0.0) for each in became)
-
-
-def why_not(daemon: Daemon, name: str) -> str:
-    """What /health says of a dependency; "" where it is there."""
-    said = daemon.get("/health")[1]
-    return str(json.loads(said)["dependencies"][name]["why"]) if said else "no answer"
-
-
-async def add_role(dsn: str) -> None:
-    await migrate(DatabaseSettings(dsn=SecretStr(dsn)))
-    await execute(dsn, "CREATE ROLE esp LOGIN PASSWORD 'secret' IN ROLE esp_ingest")
-
-
-@pytest.fixture
-async def site(tmp_path: Path, own_broker: OwnBroker, own_database: OwnDatabase) -> AsyncIterator[Site]:
-    """Not started yet."""
-    server = own_database(settings={"max_connections": "8", "superuser_reserved_connections": "3"})
-    await add_role(server.dsn)
-    made = Site(tmp_path, own_broker(), server)
-    yield made
-    made.daemon.__exit__()
-
 
 # ------------------------------------------------------------------------------------------- the database is away
 

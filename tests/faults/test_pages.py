@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "docs/faults.md"
 OPERATIONS = ROOT / "docs/operations.md"
 NO_METRICS = {
-    *("esp_telemetry", "pg_stat_activity", "max_connections", "max_queued_messages", "event_id"),
+    *(
+        "diagnostic_results",
+        "published_at",
+        "esp_telemetry",
+        "pg_stat_activity",
+        "max_connections",
+        "max_queued_messages",
+        "event_id",
+    ),
     *("read_only", "spool_full", "implausible_timestamp"),
 }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-from faults.chaos import SECOND_MS, Chaos, Load
+from faults.chaos import Chaos
+from faults.load import Load
 from faults.wire import Wire
 
 from esp_ingestd.embedded import find_mosquitto
@@ -28,7 +28,6 @@ class Site(Chaos):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, seconds=0, rate=500, wells=WELLS, seed=0)
-        self.start_ms = int(time.time() * 1000) - 20 * 86_400_000
 
     def metric(self, name: str) -> float:
         return self.daemon.metrics().get(f"esp_ingestd_{name}", 0.0)
@@ -55,8 +54,7 @@ class Site(Chaos):
         )
         await connection.close()
         found = set(map(tuple, rows))
-        numbers = range(self.load.numbered)
-        return sum((f"WELL-{n % WELLS:03}", self.start_ms + n // WELLS * SECOND_MS) not in found for n in numbers)
+        return sum(self.field.key(number) not in found for number in range(self.load.numbered))
 
 
 @contextmanager
@@ -71,7 +69,7 @@ def running(folder: Path) -> Iterator[tuple[Site, Wire, Wire]]:
         site.daemon.config.write_text(text.replace(f":{site.database.port}/", f":{to_database.port}/"))
         site.daemon.start()
         site.await_that(lambda: site.metric("mqtt_connected") == 1 and site.metric("database_connected") == 1)
-        site.load = Load(site.broker.port, WELLS, site.rate, site.start_ms)
+        site.load = Load(site.broker.port, site.field, site.rate)
         site.load.start()
         site.await_more("readings_stored_total")
         try:

@@ -88,9 +88,10 @@ class Memory:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+    async def save(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
         await asyncio.sleep(0)
         self.world.memory |= snapshots
+        self.world.states |= states
         await asyncio.sleep(0)
 
 
@@ -102,6 +103,8 @@ class World:
         self.store = FakeStore()
         self.spooled: list[Batch] = []
         self.memory: dict[str, bytes] = {}
+        self.states: dict[str, bytes] = {}
+        self.retained: dict[str, bytes] = {}
         self.unacknowledged: dict[int, tuple[str, bytes]] = {}
         self.sent = 0
         self.told: list[dict[str, object]] = []
@@ -139,7 +142,10 @@ class World:
         broker.on_acknowledge = self.check_durable
         pipeline = self._build(broker)
         waiting = list(self.unacknowledged)
-        tasks = [asyncio.create_task(each) for each in (pipeline.write(), pipeline.settle(), pipeline.drain_overflow())]
+        if self.chance(0.1):
+            self.retained.clear()  # another broker
+        works = (pipeline.write(), pipeline.settle(), pipeline.drain_overflow(), _restate(pipeline))
+        tasks = [asyncio.create_task(each) for each in works]
         try:
             turn = 0
             while turn < turns or (not turns and (waiting or self.sent < READINGS or not self._is_at_rest(pipeline))):
@@ -148,11 +154,14 @@ class World:
                 for task in tasks:
                     if task.done():
                         task.result()
+            if not turns:
+                await pipeline.restate()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.told += [json.loads(payload) for topic, payload, _ in broker.published if topic.endswith("/events")]
+            self.retained |= {topic: payload for topic, payload, retain in broker.published if retain}
 
     async def _turn(self, pipeline: Pipeline, broker: FakeBroker, waiting: list[int], *, hurry: bool) -> None:
         if not broker.paused and (hurry or self.chance(0.6)):
@@ -183,11 +192,18 @@ class World:
             clock=lambda: T0_US + int(asyncio.get_running_loop().time() * 1e6),
         )
         stored = {event.event_id: event for batch in self.spooled for event in batch.events} | self.store.events
+        pipeline.recall_states(self.states)
         pipeline.announce_again(e.payload() for key, e in stored.items() if key not in self.store.published)
         return pipeline
 
     def _is_at_rest(self, pipeline: Pipeline) -> bool:
-        return not pipeline.in_flight and not self.spooled and not self.unacknowledged
+        is_marked = self.store.published.keys() >= self.store.events.keys()
+        return not pipeline.in_flight and not self.spooled and not self.unacknowledged and is_marked
+
+
+async def _restate(pipeline: Pipeline) -> None:
+    await pipeline.restate()
+    await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -209,7 +225,10 @@ def test_i1_whenever_it_is_killed_nothing_is_lost_and_no_alarm_is_told_twice(see
         assert row.motor_current == amperes_at(second)
     whole = Diagnostician(TREE, WELLS)
     in_order = sorted(world.store.rows.values(), key=lambda row: row.timestamp_us)
-    expected = {event.event_id for row in in_order for event in whole.observe(row)}
+    events = [event for row in in_order for event in whole.observe(row)]
+    expected = {event.event_id for event in events}
     assert len(expected) >= 6
     assert world.store.events.keys() == expected  # as if it had never been killed
     assert {event["event_id"] for event in world.told} == expected  # told, perhaps again, by the same ids
+    states = {f"esp/alerts/{event.well_id}/state/{event.diagnosis}": event.event_id for event in events}
+    assert {topic: json.loads(state)["event_id"] for topic, state in world.retained.items()} == states

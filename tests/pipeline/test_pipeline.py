@@ -32,12 +32,18 @@ class Rig:
     """A pipeline between fakes, and the deliveries that a broker would hold until they are acknowledged."""
 
     def __init__(
-        self, store: FakeStore | None = None, *, accepts: bool = True, max_wells: int = 100, **batch: int
+        self,
+        store: FakeStore | None = None,
+        *,
+        accepts: bool = True,
+        max_wells: int = 100,
+        **batch: int,
     ) -> None:
         self.store = store or FakeStore()
         self.broker = FakeBroker(accepts=accepts)
         self.broker.on_acknowledge = self._check_durable
         self.metrics = Metrics()
+        self.reports: list[tuple[str, str]] = []
         settings = Settings.model_validate({"batch": batch, "diagnosis": {"max_wells": max_wells}})
         topics = settings.mqtt.topics
         self.pipeline = Pipeline(
@@ -51,6 +57,7 @@ class Rig:
             intake=self.broker,
             alerts=self.broker,
             metrics=self.metrics,
+            report=lambda name, why: self.reports.append((name, why)),
             clock=self.now_us,
         )
         self.keys: dict[int, Sequence[tuple[str, int]]] = {}
@@ -137,7 +144,7 @@ async def test_nothing_is_acknowledged_before_the_broker_has_its_alerts() -> Non
         await asyncio.sleep(60)
         assert rig.broker.published
         assert rig.broker.acknowledged == []
-        rig.broker.accept_all()
+        rig.broker.answer_all()
         await settled(lambda: rig.broker.acknowledged == [1, 2, 3])
 
 
@@ -291,7 +298,7 @@ async def test_a_batch_that_waits_for_its_alerts_holds_later_ones_back() -> None
         await settled(lambda: len(rig.store.rows) == 4)
         await asyncio.sleep(10)
         assert rig.broker.acknowledged == []
-        rig.broker.accept_all()
+        rig.broker.answer_all()
         await settled(lambda: rig.broker.acknowledged == [1, 2, 3, 4])
 
 
@@ -300,11 +307,13 @@ async def test_a_batch_that_waits_for_its_alerts_holds_later_ones_back() -> None
 
 @stepped
 async def test_alerts_do_not_wait_for_the_database() -> None:
+    """They are at the broker before anything else had its turn, whatever the database does."""
     rig = Rig()
     rig.store.is_away = True
     async with rig.running():
         for delivery in range(1, 4):
             rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        assert rig.store.attempts == 0
     topics = [(topic, retain) for topic, _, retain in rig.broker.published]
     assert topics[:2] == [("esp/alerts/W1/events", False), ("esp/alerts/W1/state/STALL", True)]
 
@@ -323,6 +332,18 @@ async def test_events_that_the_broker_accepted_are_marked_as_published() -> None
 
 
 @stepped
+async def test_what_could_not_be_marked_is_marked_later_though_nothing_comes() -> None:
+    rig = Rig()
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: rig.store.events)
+        rig.store.faults_of_marking = 3
+        await settled(lambda: rig.store.published.keys() == rig.store.events.keys())
+        assert rig.store.faults_of_marking == 0
+
+
+@stepped
 async def test_events_that_no_broker_accepted_are_not_counted_as_published() -> None:
     rig = Rig(accepts=False)
     async with rig.running():
@@ -330,9 +351,57 @@ async def test_events_that_no_broker_accepted_are_not_counted_as_published() -> 
             rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
         await settled(lambda: len(rig.store.rows) == 3)
         await asyncio.sleep(1)
-    assert rig.broker.unaccepted
+    assert rig.broker.unanswered
     assert rig.counted("alerts_published_total", severity="critical") == 0
     assert not rig.store.published
+
+
+@stepped
+async def test_alerts_that_the_broker_refuses_stop_nothing_and_are_not_marked() -> None:
+    rig = Rig()
+    rig.broker.refuses = lambda topic: topic.endswith("/events")
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: rig.broker.acknowledged == [1, 2, 3])
+        await rig.pipeline.drain()
+        assert rig.store.events
+        assert not rig.store.published
+        refused = [why for name, why in rig.reports if name == "alerts"]
+        assert refused == ["broker refuses esp/alerts/W1/events"] * len(rig.store.events)
+        assert rig.counted("alerts_refused_total") == len(rig.store.events)
+        assert rig.counted("alerts_published_total", severity="critical") == 0
+        rig.broker.refuses = lambda _topic: False
+        rig.pipeline.announce_again(event.payload() for event in rig.store.events.values())
+        rig.deliver(4)
+        await settled(lambda: rig.store.published.keys() == rig.store.events.keys())
+
+
+@stepped
+async def test_events_that_are_on_their_way_or_not_marked_yet_are_not_told_again() -> None:
+    rig = Rig(accepts=False)
+    async with rig.running():
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: rig.store.events)
+        events = [event.payload() for event in rig.store.events.values()]
+        assert rig.pipeline.announce_again(events) == []
+        rig.store.is_away = True
+        rig.broker.answer_all()
+        await settled(lambda: rig.broker.acknowledged)
+        assert rig.pipeline.announce_again(events) == []
+
+
+@stepped
+async def test_states_are_published_again_as_they_stand_until_the_broker_refuses_one() -> None:
+    rig = Rig()
+    rig.pipeline.recall_states({f"esp/alerts/W{number}/state/STALL": b"%d" % number for number in range(250)})
+    assert await rig.pipeline.restate() == ""
+    assert rig.broker.published == [(f"esp/alerts/W{n}/state/STALL", b"%d" % n, True) for n in range(250)]
+    rig.broker.published.clear()
+    rig.broker.refuses = lambda topic: "W150" in topic
+    assert await rig.pipeline.restate() == "broker refuses esp/alerts/W150/state/STALL"
+    assert len(rig.broker.published) == 200
 
 
 @stepped
@@ -344,7 +413,7 @@ async def test_events_of_an_earlier_run_are_published_again_and_then_marked() ->
         rig.deliver(1)
         await settled(lambda: rig.broker.acknowledged == [1])
         assert not rig.store.published
-        rig.broker.accept_all()
+        rig.broker.answer_all()
         rig.deliver(2)
         await settled(lambda: rig.broker.acknowledged == [1, 2])
         await settled(lambda: "e1" in rig.store.published)

@@ -71,7 +71,7 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     reading = b'{"timestamp": 1700000000, "pip": 800}'
     assert (await daemon.write(batch(reading, b"no JSON"))).stored == 1
     assert (await daemon.write(batch(reading, b"no JSON"))).duplicates == 1  # by way of a temporary table
-    await daemon.unpublished_events()
+    await daemon.unpublished_events(None, 10)
     await daemon.mark_published([], 0)
     assert [await daemon.roll_up(hour) for hour in await daemon.stale_hours()] == [1]
     if edition == "timescaledb-community":
