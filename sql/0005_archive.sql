@@ -88,6 +88,8 @@ BEGIN
             ELSIF known.verified_at IS NULL THEN
                 RETURN format('the archive of %s is not verified', each);
             ELSIF (known.stored_rows, known.fingerprint) IS DISTINCT FROM (stored.rows, stored.fingerprint) THEN
+                -- Which makes it due, also where only values have changed.
+                UPDATE archived_days SET verified_at = NULL WHERE table_name = which AND day = each;
                 RETURN format('%s has other rows than were archived', each);
             END IF;
         END IF;

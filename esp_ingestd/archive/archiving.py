@@ -368,7 +368,8 @@ class _Archiver:
             if known:
                 await mark(self._session, self._table, day, known.sha256, None)
             return DayResult(self._table.name, day, self.rows_of(day), Outcome.FAILED, str(error))
-        await mark(self._session, self._table, day, manifest.sha256, time.time_ns() // 1_000)
+        # A day that is stale is due, also where only values have changed.
+        await mark(self._session, self._table, day, manifest.sha256, None if is_stale else time.time_ns() // 1_000)
         why = "the database has other rows than were archived; the next run archives them" if is_stale else ""
         return DayResult(self._table.name, day, manifest.rows, Outcome.VERIFIED, why)
 

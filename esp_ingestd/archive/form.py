@@ -70,7 +70,9 @@ def from_csv(table: Table, block: bytes) -> Rows:
 
 
 def to_csv(table: Table, rows: Rows) -> bytes:
-    """Lines that COPY ... (FORMAT csv) takes."""
+    """Lines that COPY ... (FORMAT csv) takes, in a session whose time zone is UTC."""
+    for name in table.of(Kind.TIME):  # a zone would be looked up for every value
+        rows = _with(rows, name, rows.column(name).cast(pa.timestamp("us")))
     for name in table.of(Kind.NAMES):
         rows = _with(rows, name, _map_distinct(rows.column(name), _to_array))
     out = BytesIO()

@@ -107,6 +107,7 @@ async def _prepare(session: Session, table: Table, target: str) -> None:
     await session.execute(
         f"CREATE TEMPORARY TABLE esp_restoring_{table.name} (LIKE {table.name}) ON COMMIT DELETE ROWS"
     )
+    await session.execute("SET TimeZone = 'UTC'")  # as `to_csv` writes times
     # A bound on what one statement may decompress; setting what no extension knows does no harm.
     await session.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
