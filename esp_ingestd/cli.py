@@ -857,7 +857,8 @@ def latest(
 
     settings, settings_of = _load_with_wells(config)
     chosen = _to_channels(channels)
-    _show(_ask(settings, lambda database: latest(database, settings_of, names or (), chosen)), form)
+    answer = _ask(settings, lambda database: latest(database, settings_of, names or (), chosen))
+    _show(answer, form, chosen="--channels chooses, ")
 
 
 @app.command()
@@ -907,7 +908,7 @@ def history(
         typer.echo("\n".join(found.charts(terminal_width())))
         _note(found.notes)
     else:
-        _show(found.answer, form)
+        _show(found.answer, form, chosen="--channels chooses, ")
 
 
 @app.command()
@@ -978,7 +979,7 @@ def _ask(settings: "Settings", question: "Callable[[Database], Awaitable[T]]") -
         _refuse(str(error))
 
 
-def _show(answer: "Answer", form: Format) -> None:
+def _show(answer: "Answer", form: Format, *, chosen: str = "") -> None:
     from esp_ingestd.table import show_rows
 
     left_out = show_rows(answer.rows, answer.columns, form)
@@ -986,7 +987,7 @@ def _show(answer: "Answer", form: Format) -> None:
         typer.echo(answer.headline)
     _note(answer.notes)
     if left_out:
-        _note([f"no room for {len(left_out)} more columns: --channels chooses, --format csv has all"])
+        _note([f"no room for {len(left_out)} more columns: {chosen}--format csv has all"])
 
 
 def _note(notes: "Sequence[str]") -> None:

@@ -31,7 +31,8 @@ DAY_US: Final = 24 * HOUR_US
 RAW_MOST_US: Final = DAY_US
 HOURLY_MOST_US: Final = 60 * DAY_US
 HOURLY_SUMMARY_US: Final = 3 * DAY_US
-STALE_US: Final = HOUR_US  # maintenance that is due for longer than this is worth a word
+FRESH_US: Final = 60 * SECOND_US  # rollups are never fresher than the last maintenance; what lacks more is worth a word
+DUE_US: Final = HOUR_US  # then maintenance does not run
 MATCHES: Final = 3
 ALIKE: Final = 0.6  # of 1: from there on a name may have been meant
 WORST_FIRST: Final = tuple(reversed(SEVERITIES))
@@ -336,11 +337,17 @@ async def summary(database: Database, patterns: Iterable[str], since_us: int) ->
         _summed(name, totals.get(name, {}), letters[name], length_s)
         for name in _sorted(days, totals, filter(None, letters))
     ]
-    notes = []
-    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK)]
-    if marked_us is not None and now_us - marked_us > STALE_US:
-        notes = [f"what came since {to_iso(marked_us)} is not all in: `esp-ingestd maintenance` is due"]
+    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK, period.since_us)]
+    notes = _what_lacks(now_us, now_us if marked_us is None else marked_us)
     return Answer(SUMMARY_COLUMNS, rows, _field(rows, letters.total(), period), notes)
+
+
+def _what_lacks(now_us: int, marked_us: int) -> list[str]:
+    """A note where rollups lack what came since `marked_us`."""
+    if now_us - marked_us <= FRESH_US:
+        return []
+    due = "; `esp-ingestd maintenance` is due" if now_us - marked_us > DUE_US else ""
+    return [f"what came since {_to_second(to_iso(marked_us))} is not all in yet{due}"]
 
 
 def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) -> _Row:
@@ -351,6 +358,7 @@ def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) 
         "uptime_s": uptime_s,
         "uptime": min(uptime_s / length_s, 1.0),
         "flow_rate_mean": total.get("flow_rate_mean"),
+        "alarms": _worst_first({severity: total.get(f"alarms_{severity}", 0) for severity in SEVERITIES}, none=""),
         **{f"alarms_{severity}": int(total.get(f"alarms_{severity}", 0)) for severity in WORST_FIRST},
         "dead_letters": letters,
     }
@@ -425,8 +433,16 @@ async def alarm_history(
     notes = []
     if len(found) > limit:
         notes = [f"there is more: these are the newest {limit} transitions; --limit and --since say how much"]
-    rows = [{**row, "timestamp": to_iso(row["timestamp"])} for row in reversed(found[:limit])]
-    return Answer(TRANSITION_COLUMNS, rows, notes=notes)
+    rows = [
+        {
+            **row,
+            "timestamp": to_iso(row["timestamp"]),
+            "change": ": ".join(filter(None, (row["transition"], row["reason"]))),
+        }
+        for row in reversed(found[:limit])
+    ]
+    headline = "" if rows else f"no alarm changed since {_to_second(to_iso(since_us))}"
+    return Answer(TRANSITION_COLUMNS, rows, headline, notes)
 
 
 # ------------------------------------------------------------------------------------------------------ common
@@ -440,8 +456,8 @@ def _sorted(*names: Iterable[str]) -> list[str]:
     return sorted(set().union(*names))
 
 
-def _worst_first(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts[each]} {each}" for each in WORST_FIRST if counts.get(each)) or "none"
+def _worst_first(counts: Mapping[str, int], none: str = "none") -> str:
+    return ", ".join(f"{counts[each]} {each}" for each in WORST_FIRST if counts.get(each)) or none
 
 
 async def _require_known(database: Database, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
@@ -536,30 +552,32 @@ SUMMARY_COLUMNS: Final = (
     Column("uptime_s", in_table=False),
     Column("uptime", "up", "{:.0%}".format),
     Column("flow_rate_mean", "flow\nbbl/d", "{:,.0f}".format),
-    *(Column(f"alarms_{severity}", severity, _unless_zero) for severity in WORST_FIRST),
+    Column("alarms", is_prose=True, only_in_table=True),
+    *(Column(f"alarms_{severity}", in_table=False) for severity in WORST_FIRST),
     Column("dead_letters", "dead\nletters", _unless_zero),
 )
 STANDING_COLUMNS: Final = (
     Column("well_id", "well"),
     Column("severity"),
     Column("diagnosis"),
-    Column("state"),
+    Column("state", rank=1),
     Column("raised_at", in_table=False),
     Column("age_s", "for", _to_age),
-    Column("count", "times"),
-    Column("message"),
+    Column("count", "times", rank=2),
+    Column("message", is_prose=True),
     Column("actions", in_table=False),
     Column("alarm_id", in_table=False),
 )
 TRANSITION_COLUMNS: Final = (
     Column("timestamp", show=_to_second),
     Column("well_id", "well"),
-    Column("severity"),
+    Column("severity", rank=1),
     Column("diagnosis"),
-    Column("transition"),
+    Column("change", only_in_table=True),
+    Column("transition", in_table=False),
     Column("state", in_table=False),
     Column("reason", in_table=False),
-    Column("message"),
+    Column("message", is_prose=True),
     Column("alarm_id", in_table=False),
     Column("event_id", in_table=False),
 )
@@ -614,7 +632,7 @@ TOTALS: Final = f"""
         {", ".join(f"sum(alarms_{each})::bigint AS alarms_{each}" for each in SEVERITIES)}
     FROM telemetry_{{every}} WHERE bucket >= $1 GROUP BY well_id
 """  # noqa: S608 - our own column names
-OLDEST_MARK: Final = "SELECT min(marked_at) FROM esp_rollup_marks"
+OLDEST_MARK: Final = "SELECT min(marked_at) FROM esp_rollup_marks WHERE bucket >= $1"
 LETTERS_BY_TOPIC: Final = "SELECT topic, count(*) AS count FROM dead_letters WHERE received_at >= $1 GROUP BY topic"
 STANDING_BY_WELL: Final = "SELECT well_id, severity, count(*) AS count FROM active_alarms GROUP BY well_id, severity"
 STANDING: Final = """

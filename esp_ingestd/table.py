@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 WIDTH: Final = 200  # characters of a table where there is no terminal
+PROSE_WIDTH: Final = 30  # characters that a column of prose wants at least
 _GAP: Final = 3  # characters from a column to the next
 _STYLES: Final[Mapping[str, str]] = {"critical": "bold white on red", "high": "bold red", "medium": "yellow"}
 
@@ -33,6 +34,8 @@ class Column:
     """The text of a value that is not None; by default the value as it is."""
     rank: int = 0
     """Above 0 a table leaves it out where it is empty, or has no room: the greatest rank first, then the last one."""
+    is_prose: bool = False
+    """It may be broken into lines, where there is no room for it in one."""
     in_table: bool = True
     only_in_table: bool = False
 
@@ -84,7 +87,9 @@ def _show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) ->
         values = [row[column.name] for row in rows]
         is_number = any(isinstance(value, (int, float)) for value in values)
         heading = column.heading or column.name
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=column.rank > 0)
+        table.add_column(
+            heading, justify="right" if is_number else "left", overflow="fold", no_wrap=not column.is_prose
+        )
     for row in zip(*(texts[column.name] for column in shown), strict=True):
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
     Console(width=terminal_width()).print(table)
@@ -96,7 +101,8 @@ def _fit(columns: Sequence[Column], texts: Mapping[str, Sequence[str]]) -> tuple
     from rich.cells import cell_len  # noqa: PLC0415 - as above
 
     def width_of(column: Column) -> int:
-        return max(map(cell_len, [*(column.heading or column.name).splitlines(), *texts[column.name]])) + _GAP
+        widest = max(map(cell_len, [*(column.heading or column.name).splitlines(), *texts[column.name]]))
+        return (min(widest, PROSE_WIDTH) if column.is_prose else widest) + _GAP
 
     room = terminal_width() - 1
     left_out: list[str] = []

@@ -329,6 +329,7 @@ async def test_summary_of_wells_and_field(store: Database, asked: Database) -> N
         "uptime_s": 0,
         "uptime": 0,
         "flow_rate_mean": pytest.approx(1000.0),
+        "alarms": "1 critical, 1 low",
         "alarms_critical": 1,
         "alarms_high": 0,
         "alarms_medium": 0,
@@ -345,13 +346,22 @@ async def test_summary_of_wells_and_field(store: Database, asked: Database) -> N
     assert sum(row["readings"] for row in longer.rows) == 75
 
 
-async def test_summary_says_where_maintenance_is_due(asked: Database, migrated: FreshDatabase) -> None:
+async def test_summary_says_what_lacks(asked: Database, migrated: FreshDatabase) -> None:
     assert (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes == []
     connection = await asyncpg.connect(migrated.dsn)
-    await connection.execute("UPDATE esp_rollup_marks SET marked_at = marked_at - interval '2 hours'")
+    for minutes, due in ((5, False), (120, True)):
+        await connection.execute(
+            "UPDATE esp_rollup_marks SET marked_at = now() - make_interval(mins => $1)"
+            " WHERE bucket > now() - interval '1 day'",
+            minutes,
+        )
+        (note,) = (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes
+        assert "is not all in yet" in note
+        assert note.endswith("`esp-ingestd maintenance` is due") == due
+    await connection.execute("DELETE FROM esp_rollup_marks WHERE bucket > now() - interval '1 day'")
+    await connection.execute("INSERT INTO esp_rollup_marks VALUES ('2013-06-01', NULL, '2013-06-01')")
     await connection.close()
-    (note,) = (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes
-    assert note.endswith("is not all in: `esp-ingestd maintenance` is due")
+    assert (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes == []
 
 
 async def test_standing_alarms_worst_first(asked: Database) -> None:
@@ -386,6 +396,8 @@ async def test_alarm_history_oldest_first(asked: Database) -> None:
     cut = await queries.alarm_history(asked, (), None, 0, 2)
     assert [row["diagnosis"] for row in cut.rows] == ["LOW_FLOW", "TRIP"]
     assert "the newest 2 transitions" in cut.notes[0]
+    none = await queries.alarm_history(asked, (), None, NOW + DAY_US, 2)
+    assert none.headline == f"no alarm changed since {to_iso(NOW + DAY_US)[:19]}Z"
 
 
 # ---------------------------------------------------------------------------------------------------- the program
@@ -610,6 +622,21 @@ def test_a_table_leaves_out_what_it_has_no_room_for(
     assert len(shown) >= 4
     assert [*shown, *left_out] == [name for name in CHANNEL_NAMES if name != "torque"]
     assert "…" not in output
+
+
+def test_prose_is_broken_before_a_column_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"well_id": "WELL-001", "state": "active", "count": 3, "message": "the motor draws " * 5}]
+    columns = [table.Column("well_id"), table.Column("state", rank=1), table.Column("count", rank=2)]
+    columns.append(table.Column("message", is_prose=True))
+    for width, left_out in ((120, []), (64, []), (56, ["count"]), (46, ["count", "state"])):
+        monkeypatch.setattr(table, "terminal_width", lambda width=width: width)
+        assert sorted(table.show_rows(rows, columns, Format.TABLE)) == left_out, width
+        output = capsys.readouterr().out
+        assert max(map(len, output.splitlines())) <= width
+        assert output.count("motor") == 5
+        assert "WELL-001" in output
 
 
 def test_a_table_shows_nothing_that_a_terminal_would_act_on(capsys: pytest.CaptureFixture[str]) -> None:
