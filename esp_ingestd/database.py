@@ -11,6 +11,9 @@ Rules:
        Twice equals once, so a batch that is cut in between is simply written again.
     5. What the database cannot do now raises Unavailable: the same call may succeed later. `REFUSES_ROWS` is the
        whole of what counts as refused for good; everything else is kept and tried again.
+    6. An internal error (XX000) says either: some extensions refuse a row so, and a server says so of what passes by
+       itself. It is a verdict on a row that met it DOUBTS times in a row, each time alone among others that went in.
+    7. Dead letters and alarm events that a rule of the site's own refuses are left out, and told: readings go in.
 """
 
 import asyncio
@@ -34,7 +37,7 @@ from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, DeadLetter, Written
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
-from esp_ingestd.errors import SchemaOutdated, Unavailable
+from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
 from esp_ingestd.rollup import (
     COUNT_ALARMS,
     COUNT_DAY,
@@ -71,9 +74,10 @@ REFUSES_ROWS: Final = re.compile(
     "44000|"  # WITH CHECK OPTION violation
     "54...|"  # program limit exceeded: a row or a key too long
     "P0001|P0004|"  # raised or asserted by a trigger of the site's own
-    "0A000|"  # not supported, as TimescaleDB says of some rows for compressed chunks
-    "XX000"  # internal error: as some extensions refuse a row
+    "0A000"  # not supported, as TimescaleDB says of some rows for compressed chunks
 )
+INTERNAL_ERROR: Final = "XX000"
+DOUBTS: Final = 5
 UNAVAILABLE_KINDS: Final = {
     "08": "connection",
     "25": "read_only",
@@ -85,6 +89,7 @@ UNAVAILABLE_KINDS: Final = {
     "55": "not_ready",
     "57": "shutdown",
     "58": "io",
+    "XX": "internal",
 }
 
 
@@ -163,6 +168,8 @@ class StoredLetter(NamedTuple):
 class _Outcome:
     stored: int = 0
     refused: list[tuple[Reading, str]] = field(default_factory=list)
+    doubted: list[tuple[Reading, str]] = field(default_factory=list)
+    """Those that met an internal error alone."""
 
 
 class Database:
@@ -174,6 +181,7 @@ class Database:
         self._read_only = read_only
         self._connection: Connection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._doubts: dict[tuple[str, int], int] = {}  # (well_id, timestamp) -> internal errors in a row
         self.edition: Edition | None = None
 
     @property
@@ -218,23 +226,40 @@ class Database:
         for start in range(0, len(late), LATE_ROWS):
             await self._write_late(late[start : start + LATE_ROWS], outcome)
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
-            if not outcome.refused:
+            if not outcome.refused and not outcome.doubted:
                 try:
                     async with connection.transaction():
                         await self._copy(connection, "esp_telemetry", readings)
-                        await self._write_rest(connection, batch.dead_letters.values(), batch, mark)
-                    return Written(outcome.stored + len(readings), len(late) - outcome.stored)
+                        unkept = await self._write_rest(connection, batch.dead_letters.values(), batch, mark)
+                    return Written(outcome.stored + len(readings), len(late) - outcome.stored, unkept=unkept)
                 except (asyncpg.PostgresError, ValueError, TypeError) as error:
-                    if not _refuses_rows(error):
+                    if not _refuses_rows(error) and not _is_doubtful(error):
                         raise
             async with connection.transaction():
                 await connection.execute(_CREATE_INCOMING)
                 await self._write_dividing(connection, readings, outcome)
+                self._judge_doubted(outcome, len(batch.readings))
                 refused = starmap(letter_of or to_dead_letter, outcome.refused)
                 letters = [*batch.dead_letters.values(), *filter(None, refused)]
-                await self._write_rest(connection, letters, batch, mark)
+                unkept = await self._write_rest(connection, letters, batch, mark)
             duplicates = len(batch.readings) - outcome.stored - len(outcome.refused)
-            return Written(outcome.stored, duplicates, outcome.refused)
+            return Written(outcome.stored, duplicates, outcome.refused, unkept)
+
+    def _judge_doubted(self, outcome: _Outcome, rows: int) -> None:
+        """Refuse what met internal errors often enough while its neighbours went in.
+
+        Raises:
+            Unavailable: not yet.
+        """
+        if not outcome.doubted:
+            return
+        met = {reading[:2]: self._doubts.get(reading[:2], 0) + 1 for reading, _ in outcome.doubted}
+        if rows == len(outcome.doubted) + len(outcome.refused) or min(met.values()) < DOUBTS:
+            self._doubts = met
+            why = f"database {self.address}: {outcome.doubted[0][1]}; row {outcome.doubted[0][0][:2]}"
+            raise Unavailable(why, kind=UNAVAILABLE_KINDS["XX"])
+        self._doubts = {}
+        outcome.refused += outcome.doubted
 
     async def _set_apart_compressed(self, readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
         """What belongs to no compressed day, and what does, a well's together."""
@@ -258,7 +283,16 @@ class Database:
 
         Raises:
             Unavailable: not now.
+            Refused: a rule of the site's own forbids it.
         """
+        try:
+            await self._mark_published(event_ids, at_us)
+        except Unavailable as unavailable:
+            if unavailable.__cause__ is not None and _refuses_rows(unavailable.__cause__):
+                raise Refused(str(unavailable)) from unavailable
+            raise
+
+    async def _mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
             tag = await connection.execute(_MARK_PUBLISHED, list(event_ids), at_us, at_us - UNPUBLISHED_US)
             if tag != f"UPDATE {len(event_ids)}":
@@ -530,10 +564,11 @@ class Database:
                 await self._copy(connection, "esp_incoming", readings)
                 tag = await connection.execute(insert or _INSERT_INCOMING)
         except (asyncpg.PostgresError, ValueError, TypeError) as error:
-            if not _refuses_rows(error):
+            is_doubtful = _is_doubtful(error)
+            if not is_doubtful and not _refuses_rows(error):
                 raise
             if len(readings) == 1:
-                outcome.refused.append((readings[0], _describe(error)))
+                (outcome.doubted if is_doubtful else outcome.refused).append((readings[0], _describe(error)))
                 return
             middle = len(readings) // 2
             await self._write_dividing(connection, readings[:middle], outcome, insert)
@@ -547,17 +582,44 @@ class Database:
         letters: Collection[DeadLetter],
         batch: Batch,
         mark: "LoadMark | None",
-    ) -> None:
+    ) -> list[str]:
+        """What goes with the readings; what of it the site's own rules refuse, and why."""
         if mark:
             await connection.execute(_UPSERT_LOAD_MARK, *mark)
-        if letters:
-            await connection.executemany(_UPSERT_DEAD_LETTER, [_dead_letter_row(letter) for letter in letters])
-        if batch.events:
-            rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in batch.events]
-            await connection.executemany(_INSERT_EVENT, rows)
-            await connection.executemany(_UPSERT_ALARM, [_alarm_row(event) for event in batch.events])
+        letter_rows = [_dead_letter_row(letter) for letter in letters]
+        event_rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in batch.events]
+        alarm_rows = [_alarm_row(event) for event in batch.events]
+        unkept = [
+            *[f"dead letter: {why}" for why in await self._write_each(connection, _UPSERT_DEAD_LETTER, letter_rows)],
+            *[f"alarm event: {why}" for why in await self._write_each(connection, _INSERT_EVENT, event_rows)],
+            *[f"alarm state: {why}" for why in await self._write_each(connection, _UPSERT_ALARM, alarm_rows)],
+        ]
         if marks := list(marks_of(batch)):
             await connection.executemany(_INSERT_MARK, marks)
+        return unkept
+
+    @staticmethod
+    async def _write_each(
+        connection: "Connection[Any]", statement: str, rows: Sequence[tuple[object, ...]]
+    ) -> list[str]:
+        """Run a statement for all rows, or, where one is refused, for each that is not; why they are."""
+        refused = []
+        try:
+            if rows:
+                async with connection.transaction():  # a savepoint
+                    await connection.executemany(statement, rows)
+        except asyncpg.PostgresError as error:
+            if not _refuses_rows(error):
+                raise
+            for row in rows:
+                try:
+                    async with connection.transaction():
+                        await connection.execute(statement, *row)
+                except asyncpg.PostgresError as of_row:
+                    if not _refuses_rows(of_row):
+                        raise
+                    refused.append(_describe(of_row))
+        return refused
 
 
 async def copy_lines(
@@ -710,6 +772,11 @@ def _refuses_rows(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return REFUSES_ROWS.fullmatch(error.sqlstate or "") is not None
     return not isinstance(error, (asyncpg.InterfaceError, OSError))
+
+
+def _is_doubtful(error: BaseException) -> bool:
+    """Whether the error may be a verdict on a row, or may pass."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate == INTERNAL_ERROR
 
 
 def _to_unavailable(error: BaseException, address: str) -> Unavailable | None:

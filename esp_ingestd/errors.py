@@ -34,5 +34,5 @@ class SchemaOutdated(Unavailable):
         super().__init__(message, kind="schema")
 
 
-class Refused(Exception):  # noqa: N818 - a verdict of the database on one batch
-    """The database refuses something in this batch for good; sending the batch again cannot help."""
+class Refused(Exception):  # noqa: N818 - a verdict of the database
+    """The database refuses this for good; asking again cannot help."""

@@ -34,7 +34,7 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.errors import Unavailable
+from esp_ingestd.errors import Refused, Unavailable
 from esp_ingestd.telemetry import Metrics
 
 RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
@@ -472,9 +472,12 @@ class Pipeline:
                 await self._store.mark_published(event_ids, self._clock())
             except Unavailable as unavailable:  # of no batch: whether the store takes those is not known
                 self._metrics.store_errors.labels(unavailable.kind).inc()
-            else:
-                del self._published[: len(event_ids)]
-                self._telling.difference_update(event_ids)
+                return
+            except Refused as refused:
+                self._metrics.store_errors.labels("unkept").inc()
+                _log.error("database refuses to mark alarm events as told", count=len(event_ids), why=str(refused))
+            del self._published[: len(event_ids)]
+            self._telling.difference_update(event_ids)
 
     def _count_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -509,6 +512,9 @@ class Pipeline:
             metrics.readings_rejected.labels(Reason.REFUSED_BY_DATABASE.value).inc(len(written.refused))
             reading, why = written.refused[0]
             _log.warning("database refuses readings", count=len(written.refused), well_id=reading.well_id, why=why)
+        if written.unkept:
+            metrics.store_errors.labels("unkept").inc(len(written.unkept))
+            _log.error("database refuses what goes with readings", count=len(written.unkept), why=written.unkept[0])
 
     def _note_published(self, event_id: str, answer: asyncio.Future[str]) -> None:
         if self._count_refused([answer]):

@@ -19,8 +19,8 @@ from esp_ingestd.core.decode import Reason, Rejection
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.database import Database, migrate, shipped_migrations
-from esp_ingestd.errors import SchemaOutdated, Unavailable
+from esp_ingestd.database import DOUBTS, Database, migrate, shipped_migrations
+from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
 from esp_ingestd.service import load_tree
 
 if TYPE_CHECKING:
@@ -284,7 +284,6 @@ VERDICTS = {
     "P0001": "",
     "P0004": "",
     "0A000": "",
-    "XX000": "",
     "08006": "connection",
     "25006": "read_only",
     "28000": "authentication",
@@ -300,7 +299,9 @@ VERDICTS = {
     "57014": "shutdown",
     "57P01": "shutdown",
     "58030": "io",
-    "XX001": "other",
+    "XX000": "internal",
+    "XX001": "internal",
+    "72000": "other",
 }
 
 
@@ -324,6 +325,53 @@ async def test_each_class_of_error_is_a_verdict_on_a_row_or_a_reason_to_wait(sto
         await query("DELETE FROM says")
     assert heard == VERDICTS
     assert (await store.write(batch([reading(1)]))).stored == 1
+
+
+async def test_an_internal_error_is_a_verdict_only_on_what_meets_it_again_and_again_among_others_that_go_in(
+    store: Database, query: Query
+) -> None:
+    await query(
+        "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.well_id = 'W13' THEN RAISE 'cache lookup failed' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$"
+    )
+    await query("CREATE TRIGGER stumble BEFORE INSERT ON esp_telemetry FOR EACH ROW EXECUTE FUNCTION stumble()")
+    for _ in range(2 * DOUBTS):  # nothing beside it that says whether the database is well
+        with pytest.raises(Unavailable, match="cache lookup failed"):
+            await store.write(batch([reading(1, "W13")]))
+    other = Database(settings(store._settings.dsn.get_secret_value()))
+    both = [reading(1), reading(1, "W13"), reading(2)]
+    for _ in range(DOUBTS - 1):
+        with pytest.raises(Unavailable, match="cache lookup failed") as unavailable:
+            await other.write(batch(both))
+        assert unavailable.value.kind == "internal"
+    assert await query("SELECT 1 FROM esp_telemetry") == []
+    written = await other.write(batch(both))
+    assert (written.stored, [each.well_id for each, _ in written.refused]) == (2, ["W13"])
+    assert len(await query("SELECT 1 FROM dead_letters WHERE reason = 'refused_by_database'")) == 1
+    await query("DROP TRIGGER stumble ON esp_telemetry")
+    assert (await other.write(batch([reading(1, "W13")]))).stored == 1
+    await other.close()
+
+
+async def test_rules_of_the_sites_own_on_letters_and_events_keep_no_reading_out(store: Database, query: Query) -> None:
+    """What they refuse is named, its neighbours are kept, and nobody asks again for ever."""
+    await query("ALTER TABLE dead_letters ADD CONSTRAINT small CHECK (octet_length(payload) < 10)")
+    await query("ALTER TABLE diagnostic_results ADD CONSTRAINT seldom CHECK (published_at IS NULL)")
+    await query("ALTER TABLE alarm_states ADD CONSTRAINT calm CHECK (severity <> 'critical')")
+    one = batch([reading(1)], poison=[("t", b"x", Reason.NOT_JSON), ("t", bytes(10), Reason.NOT_JSON)])
+    one.events.extend(stall())
+    written = await store.write(one)
+    assert (written.stored, len(await query("SELECT 1 FROM dead_letters"))) == (1, 1)
+    assert [why.partition(":")[0] for why in written.unkept] == ["dead letter", "alarm state"]
+    assert "small" in written.unkept[0]
+    with pytest.raises(Refused, match="seldom"):
+        await store.mark_published([event.event_id for event in one.events], T0)
+    await query("DELETE FROM diagnostic_results")
+    await query("ALTER TABLE diagnostic_results ADD CONSTRAINT none CHECK (well_id IS NULL)")
+    another = batch([reading(2)])
+    another.events.extend(stall("W2"))
+    assert [why.partition(":")[0] for why in (await store.write(another)).unkept] == ["alarm event", "alarm state"]
+    assert len(await query("SELECT 1 FROM esp_telemetry")) == 2
 
 
 async def test_a_missing_schema_says_what_to_do_and_is_found_once_it_is_there(database: FreshDatabase) -> None:

@@ -96,6 +96,8 @@ class Written:
     duplicates: int
     refused: Sequence[tuple[Reading, str]] = ()
     """Readings that the database refuses for good, and why; they are dead letters now."""
+    unkept: Sequence[str] = ()
+    """Which dead letters and alarm events a rule of the site's own refuses; they are in no table."""
 
 
 class Batcher:

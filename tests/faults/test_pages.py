@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esp_ingestd.database import UNAVAILABLE_KINDS
+from esp_ingestd.database import REFUSES_ROWS, UNAVAILABLE_KINDS
 from esp_ingestd.telemetry import PREFIX, Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +15,7 @@ FAULTS = ROOT / "docs/faults.md"
 OPERATIONS = ROOT / "docs/operations.md"
 NO_METRICS = {
     *(
+        "dead_letters",
         "diagnostic_results",
         "published_at",
         "esp_telemetry",
@@ -51,6 +52,17 @@ def test_each_promise_and_each_invariant_has_a_test(title: str, numbers: list[st
     assert all("`test_" in held_by for _, held_by in rows)
 
 
+def test_each_class_of_error_is_on_the_page_as_the_code_has_it() -> None:
+    rows = re.findall(
+        r"^\| (`.*`) \| .* \| (.*) \|$", section(FAULTS, "What the database says, and what it means"), re.MULTILINE
+    )
+    said = {code: meaning for codes, meaning in rows for code in re.findall(r"`(\w+)`", codes)}
+    kinds = {code: re.findall("`([a-z_]+)`", meaning)[0] for code, meaning in said.items() if meaning != "a verdict"}
+    assert kinds == UNAVAILABLE_KINDS
+    verdicts = {code for code, meaning in said.items() if meaning == "a verdict"}
+    assert verdicts == {code.rstrip(".") for code in REFUSES_ROWS.pattern.split("|")}
+
+
 def test_what_operators_are_told_to_look_for_exists() -> None:
     text = section(OPERATIONS, "When something is wrong")
     source = "".join(file.read_text() for file in (ROOT / "esp_ingestd").glob("*.py"))
@@ -65,4 +77,4 @@ def test_what_operators_are_told_to_look_for_exists() -> None:
     assert len(named & metrics) > 10
     assert named - metrics == NO_METRICS
     kinds = {kind for row in re.findall(r"kind `(\w+)`(?: or `(\w+)`)?", text) for kind in row if kind}
-    assert kinds <= {*UNAVAILABLE_KINDS.values(), "timeout", "spool", "spool_full"}
+    assert kinds <= {*UNAVAILABLE_KINDS.values(), "timeout", "spool", "spool_full", "unkept"}
