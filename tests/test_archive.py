@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -27,7 +28,10 @@ from esp_ingestd.archive.restoring import restore
 from esp_ingestd.archive.retention import NO_ARCHIVE, retain, status
 from esp_ingestd.archive.tables import TELEMETRY
 from esp_ingestd.config import ArchiveSettings, DatabaseSettings, RetentionSettings
-from esp_ingestd.database import COLUMNS
+from esp_ingestd.core.batch import Batch
+from esp_ingestd.core.reading import Reading
+from esp_ingestd.database import COLUMNS, Database
+from esp_ingestd.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -184,22 +188,83 @@ async def test_a_row_that_was_changed_in_place_is_archived_as_it_is_now(
 
 
 async def test_a_row_that_comes_while_its_day_is_dropped_is_not_lost(store: Store, migrated: FreshDatabase) -> None:
+    """It is written and not committed yet when the drop begins, and committed as soon as the drop waits for it."""
     await store.add([row(second) for second in range(1_000)])
     await archive_days(store.settings)
     late = await asyncpg.connect(migrated.dsn)
     transaction = late.transaction()
     await transaction.start()
     await late.copy_records_to_table("esp_telemetry", records=[row(5_000)], columns=COLUMNS)
-    (report,) = (await retain(store.settings)).days
+    dropping = asyncio.ensure_future(retain(store.settings))
+    await _wait(store, dropping, 1)
     await transaction.commit()
     await late.close()
-    rows = await store.count()
-    assert rows == 1_001 if report.what is Outcome.KEPT else rows == 1
+    (report,) = (await dropping).days
+    assert await store.count() == (1_001 if report.what is Outcome.KEPT else 1)
     await archive_days(store.settings)
     await retain(store.settings)
     assert await store.count() == 0
     await restore(store.settings, url=str(store.folder))
     assert await store.count() == 1_001
+
+
+async def test_a_row_that_comes_between_the_look_and_the_drop_is_not_lost(store: Store) -> None:
+    """The daemon writes it after the rows were compared, and before they go; here there is time in between."""
+    await store.add([row(second) for second in range(1_000)])
+    await archive_days(store.settings)
+    await store.connection.execute("ALTER FUNCTION esp_fingerprint RENAME TO esp_fingerprint_now")
+    await store.connection.execute(SLOW_FINGERPRINT)
+    await store.connection.execute("SELECT pg_advisory_lock(42)")
+    dropping = asyncio.ensure_future(retain(store.settings))
+    await _wait(store, dropping, 1)
+    late_us = int(DAY.timestamp()) * 1_000_000 + 5_000_000_000
+    daemon = Database(store.settings.database)
+    writing = asyncio.ensure_future(_write(daemon, Reading("WELL-1", late_us, pip=1.0, received_us=late_us)))
+    await _wait(store, writing, 2)
+    await store.connection.execute("SELECT pg_advisory_unlock(42)")
+    (report,) = (await dropping).days
+    assert await writing == 1
+    await daemon.close()
+    assert await store.count() == (1_001 if report.what is Outcome.KEPT else 1)
+
+
+async def _write(daemon: Database, reading: Reading) -> int:
+    """As the daemon does: again, until the database has taken it."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            return (await daemon.write(Batch([reading]))).stored
+
+
+SLOW_FINGERPRINT = """
+    CREATE FUNCTION esp_fingerprint(which text, first timestamptz, past timestamptz, OUT rows bigint,
+        OUT fingerprint numeric) LANGUAGE plpgsql AS $$
+    BEGIN
+        SELECT * INTO rows, fingerprint FROM esp_fingerprint_now(which, first, past);
+        PERFORM pg_advisory_xact_lock(42);
+    END
+    $$
+"""
+
+
+async def _wait(store: Store, work: asyncio.Future[Any], waiting: int) -> None:
+    """Until it is done, or so many wait for locks in this database."""
+    count = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname"
+    while not work.done() and await store.connection.fetchval(f"{count} = current_database())") < waiting:
+        pass
+
+
+async def test_a_chunk_that_somebody_reads_is_kept_for_now(store: Store, migrated: FreshDatabase) -> None:
+    if store.edition == "postgresql":
+        pytest.skip("deleting rows waits for no reader")
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    reader = await asyncpg.connect(migrated.dsn)
+    async with reader.transaction():
+        await reader.fetch("SELECT FROM esp_telemetry")
+        (report,) = (await retain(store.settings)).days
+        assert (report.what, report.why[:10]) == (Outcome.KEPT, "is in use:")
+    await reader.close()
+    assert became(await retain(store.settings)) == [("dropped", "")]
 
 
 async def test_two_do_not_work_at_once(store: Store) -> None:
