@@ -1,167 +1,170 @@
 """Which diagnosis each cause gets: simulated wells of many sizes and samplings, one cause entered in each.
 
-python bench/confusion.py [WELLS_A_CAUSE] [CAUSE ...]
+python bench/confusion.py [--model bench|field] [--wells N] [--seed TEXT] [CAUSE ...]
+
+Prints two tables in Markdown: what was told of each cause, and what was told of wells with nothing wrong.
 """
 
+import argparse
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
+from statistics import median
 
-from physics import DAY_S, HOUR_S, Hole, Sim, readings
+from lives import CAUSES, MODELS, BenchWell, FieldWell, Life, Subject, draw_life, readings_of
+from physics import DAY_S, HOUR_S
 
+from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.reading import SECOND_US, Reading
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 
 TREE = Path(__file__).parents[1] / "config" / "decision_tree.toml"
-START_US = 1_760_000_000 * SECOND_US
-ONSET_S = 2.0 * DAY_S
-Set = Callable[[Sim, float], None]
 
 
-def at_once(**causes: float | bool) -> Set:
-    """The causes enter whole at the onset."""
+@dataclass(slots=True)
+class Outcome:
+    """What was told of one life."""
 
-    def script(sim: Sim, _since_s: float) -> None:
-        for name, value in causes.items():
-            setattr(sim.causes, name, value)
+    life: Life
+    told: list[str] = field(default_factory=list)
+    """After the onset, in order; without what is true besides."""
+    early: list[str] = field(default_factory=list)
+    """Before the onset."""
+    right_h: float = math.nan
+    """Hours from the onset to the right name."""
+    first_h: float = math.nan
+    """Hours from the onset to the first name."""
+    first: str = "-"
+    allowed_h: float = math.inf
+    healthy_days: float = 0.0
 
-    return script
-
-
-def over(hours: float, **causes: float) -> Set:
-    """The causes grow in a straight line for some hours from the onset."""
-
-    def script(sim: Sim, since_s: float) -> None:
-        share = min(1.0, since_s / (hours * HOUR_S))
-        for name, value in causes.items():
-            sound = 1.0 if name in ("head", "capacity", "friction", "inflow", "choke", "cooling", "shake") else 0.0
-            setattr(sim.causes, name, sound + share * (value - sound))
-
-    return script
-
-
-def gas_lock(sim: Sim, since_s: float) -> None:
-    """A quarter of an hour of slugs, then the pump is full of gas."""
-    sim.causes.slugs = 0.2
-    sim.causes.gas = 0.1 if since_s < HOUR_S / 4 else 0.75
+    @property
+    def in_time(self) -> bool:
+        """The right name was told before the time allowed was over."""
+        return self.right_h <= self.allowed_h
 
 
-def stop(ramp_s: float) -> Set:
-    """The drive goes down in `ramp_s`, stands six hours, and comes back."""
-
-    def script(sim: Sim, since_s: float) -> None:
-        full = sim.hole.hertz
-        if since_s < 6 * HOUR_S:
-            sim.hertz = max(0.0, full * (1 - since_s / ramp_s)) if ramp_s and since_s < ramp_s else 0.0
-        else:
-            sim.hertz = min(full, full * (since_s - 6 * HOUR_S) / 120)
-
-    return script
+def subject_of(life: Life) -> Subject:
+    """A well of the life's model."""
+    return BenchWell(life) if life.model == "bench" else FieldWell(life)
 
 
-def speed(step_hz: float) -> Set:
-    """The drive changes its frequency."""
-
-    def script(sim: Sim, _since_s: float) -> None:
-        sim.hertz = sim.hole.hertz + step_hz
-
-    return script
-
-
-def reverse(sim: Sim, since_s: float) -> None:
-    """After a planned stop of some hours two phases are swapped."""
-    stop(600)(sim, since_s)
-    sim.causes.reverse = since_s > 5 * HOUR_S
-
-
-# cause -> (script, days after the onset, names that are right)
-CAUSES: dict[str, tuple[Set, float, set[str]]] = {
-    "healthy": (lambda _sim, _since: None, 3, set()),
-    "planned stop": (stop(900), 2, set()),
-    "speed up": (speed(+4), 3, set()),
-    "speed down": (speed(-6), 3, set()),
-    "trip": (stop(0), 0.5, {"TRIP"}),
-    "gas lock": (gas_lock, 0.3, {"GAS_LOCK", "GAS_INTERFERENCE"}),
-    "gas interference": (over(0.5, gas=0.12, slugs=0.22), 0.5, {"GAS_INTERFERENCE"}),
-    "pump-off": (over(6, inflow=0.4), 1, {"PUMP_OFF"}),
-    "broken shaft": (at_once(shaft=False), 0.3, {"BROKEN_SHAFT"}),
-    "closed choke": (over(0.05, choke=0.0), 0.3, {"DEADHEAD"}),
-    "flow-line restriction": (over(12, choke=0.3), 2, {"FLOWLINE_RESTRICTION"}),
-    "plugged intake": (over(12, plug=0.3), 2, {"INTAKE_RESTRICTION"}),
-    "tubing leak": (over(1, leak=0.3), 1, {"TUBING_LEAK"}),
-    "reverse rotation": (reverse, 1, {"REVERSE_ROTATION"}),
-    "solids": (over(1, friction=1.12, shake=2.2, spikes=0.15), 0.5, {"SOLIDS"}),
-    "overload": (over(1, friction=1.6), 0.5, {"OVERLOAD"}),
-    "cooling lost": (over(0.2, cooling=0.2), 0.5, {"MOTOR_OVERTEMP"}),
-    "bearing": (over(120, shake=5.0), 7, {"VIBRATION"}),
-    "unbalance": (at_once(unbalance=6.0), 0.3, {"ELECTRICAL_FAULT"}),
-    "insulation": (over(2, insulation=0.0), 0.3, {"ELECTRICAL_FAULT"}),
-    "open phase": (at_once(open_phase=True), 0.2, {"ELECTRICAL_FAULT"}),
-    "wear": (over(500, head=0.84, capacity=0.88), 26, {"PUMP_WEAR"}),
-    "scale": (over(400, capacity=0.78, friction=1.35, shake=1.5), 20, {"SCALE"}),
-}
-
-
-def first_told(tree: Tree, cause: str, seed: int, interval_s: float) -> tuple[list[str], float, int]:
-    """(diagnoses in order of their raising, hours from onset to the right one, false ones before the onset)."""
-    script, days, right = CAUSES[cause]
-    dice = Random(f"{cause}/{seed}")  # noqa: S311  (the same wells at each run)
-    hole = Hole(scale=dice.choice((0.3, 0.6, 1.0, 1.8, 4.0)), dice=dice, noise=dice.choice((0.003, 0.01, 0.02)))
-    absent = dice.choice(((), (), ("torque", "gor"), ("wellhead_pressure", "casing_pressure", "torque")))
-    settings = WellSettings(nameplate_current_a=hole.nameplate_a, trip_temperature_c=hole.trip_c)
+def outcome(tree: Tree, life: Life) -> Outcome:
+    """Live one life under diagnosis."""
+    cause, subject = life.cause, subject_of(life)
+    settings = WellSettings() if life.unlisted else subject.settings
     diagnostician = Diagnostician(tree, lambda _: settings)
-
-    def play(sim: Sim, at_s: float) -> None:
-        if at_s >= ONSET_S:
-            script(sim, at_s - ONSET_S)
-
-    told: list[str] = []
-    early, delay_h = 0, float("nan")
-    for at_s, channels in readings(hole, play, ONSET_S / DAY_S + days, interval_s, absent):
-        at_us = START_US + int(at_s * SECOND_US)
-        reading = Reading("W", at_us, received_us=at_us, **channels)  # type: ignore[arg-type]
+    result = Outcome(life, healthy_days=(life.onset_s if cause.right else life.end_s) / DAY_S)
+    delays = [q.on_delay_us for d in tree.diagnoses if d.name in cause.right for q in d.questions]
+    result.allowed_h = cause.allows_h(life) + max(delays, default=0) / 3.6e9
+    for at_s, reading in readings_of(life, subject):
         for event in diagnostician.observe(reading):
             if event.transition == "raised":
-                early += at_s < ONSET_S
-                told.append(event.diagnosis)
-                if event.diagnosis in right and math.isnan(delay_h):
-                    delay_h = (at_s - ONSET_S) / HOUR_S
-    return told, delay_h, early
+                _tell(result, event, (at_s - life.onset_s) / HOUR_S)
+    return result
+
+
+def _tell(result: Outcome, event: AlarmEvent, since_h: float) -> None:
+    cause = result.life.cause
+    if since_h < 0:
+        result.early.append(event.diagnosis)
+        return
+    if event.diagnosis in cause.besides:
+        return
+    result.told.append(event.diagnosis)
+    if result.first == "-":
+        result.first, result.first_h = event.diagnosis, since_h
+    if event.diagnosis in cause.right and math.isnan(result.right_h):
+        result.right_h = since_h
+
+
+def row(cause: str, outcomes: Sequence[Outcome]) -> str:
+    """One line of the table of causes."""
+    right = outcomes[0].life.cause.right
+    firsts = Counter(o.first for o in outcomes)
+    besides = Counter(name for o in outcomes for name in set(o.told) - {o.first})
+    hours = sorted(o.right_h for o in outcomes if not math.isnan(o.right_h))
+    cells = (
+        cause,
+        f"{len(outcomes)}",
+        f"{len(hours)}",
+        f"{sum(o.in_time for o in outcomes)}",
+        f"{sum(o.first in right for o in outcomes)}",
+        f"{median(hours):.1f}" if hours else "",
+        f"{hours[math.ceil(0.9 * len(hours)) - 1]:.1f}" if hours else "",
+        _listed(firsts),
+        _listed(besides),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _listed(names: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in names.most_common())
+
+
+def healthy_row(label: str, days: float, names: Sequence[str]) -> str:
+    """One line of the table of false alarms."""
+    return f"| {label} | {days:.0f} | {len(names)} | {30 * len(names) / days:.2f} | {_listed(Counter(names))} |"
+
+
+def live(tree: Tree, model: str, causes: Sequence[str], wells: int, seed: str) -> Iterator[tuple[str, list[Outcome]]]:
+    """The outcomes of each cause that the model has."""
+    for name in causes:
+        cause = CAUSES[name]
+        if (cause.bench if model == "bench" else cause.kind) is not None:
+            yield name, [outcome(tree, draw_life(model, name, number, seed, CAUSES)) for number in range(wells)]
 
 
 def main() -> None:
-    """Print one row a cause."""
+    """Print the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=MODELS, default="field")
+    parser.add_argument("--wells", type=int, default=6, help="wells a cause (6); each has the next of six samplings")
+    parser.add_argument("--seed", default="1", help="another one draws other wells (1)")
+    parser.add_argument("cause", nargs="*", help=f"of: {', '.join(CAUSES)}")
+    asked = parser.parse_args()
     tree = Tree.parse(TREE.read_text())
-    wells = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-    chosen = sys.argv[2:] or list(CAUSES)
-    print("| cause | wells | found | first name right | median delay, h | told first | told besides |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for cause in chosen:
-        right = CAUSES[cause][2]
-        firsts: Counter[str] = Counter()
-        besides: Counter[str] = Counter()
-        found, delays, early = 0, [], 0
-        for seed in range(wells):
-            interval_s = (30, 60, 300, 600, 1200, 300)[seed % 6]
-            told, delay_h, before = first_told(tree, cause, seed, interval_s)
-            firsts[told[0] if told else "-"] += 1
-            besides.update(told[1:])
-            early += before
-            found += bool(right & set(told)) if right else not told
-            if not math.isnan(delay_h):
-                delays.append(delay_h)
-        named = sum(count for name, count in firsts.items() if name in right or (not right and name == "-"))
-        middle = f"{sorted(delays)[len(delays) // 2]:.1f}" if delays else ""
-        first = ", ".join(f"{name} {count}" for name, count in firsts.most_common())
-        more = ", ".join(f"{name} {count}" for name, count in besides.most_common(5))
-        print(f"| {cause} | {wells} | {found} | {named} | {middle} | {first} | {more} |", flush=True)
-        if early:
-            print(f"({early} told before the onset)")
+    print(f"model {asked.model}, {asked.wells} wells a cause, seed {asked.seed}, tree {tree.version}\n")
+    print("| cause | wells | found | in time | first name right | median, h | p90, h | told first | told besides |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    healthy = []
+    all_outcomes: list[Outcome] = []
+    for name, outcomes in live(tree, asked.model, asked.cause or list(CAUSES), asked.wells, asked.seed):
+        all_outcomes += outcomes
+        if CAUSES[name].right:
+            print(row(name, outcomes), flush=True)
+        else:
+            told = [diagnosis for o in outcomes for diagnosis in o.early + o.told]
+            healthy.append(healthy_row(name, sum(o.healthy_days for o in outcomes), told))
+        report(name, outcomes)
+    ill = [o for o in all_outcomes if o.life.cause.right]
+    early = [diagnosis for o in ill for diagnosis in o.early]
+    if ill:
+        healthy.append(healthy_row("before the onset of a cause", sum(o.healthy_days for o in ill), early))
+        total = len(ill)
+        found, named = sum(o.in_time for o in ill), sum(o.first in o.life.cause.right for o in ill)
+        print(f"| all | {total} | | {found} ({found / total:.0%}) | {named} ({named / total:.0%}) | | | | |")
+    print("\n| healthy life | well-days | alarms | in 30 days | told |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(healthy))
+
+
+def report(name: str, outcomes: Sequence[Outcome]) -> None:
+    """Say on standard error which lives were not as they should be, so that they can be looked at."""
+    for number, o in enumerate(outcomes):
+        right = o.life.cause.right
+        if o.early or (right and not (o.in_time and o.first in right)) or (not right and o.told):
+            life = o.life
+            print(
+                f"{name} {number}: {life.interval_s} s, absent {','.join(life.absent) or '-'}, pace {life.pace:.1f}, "
+                f"severity {life.severity:.2f}, onset {life.onset_s / HOUR_S:.0f} h, allowed {o.allowed_h:.1f}, "
+                f"right {o.right_h:.1f}, stops {len(life.stops)} speeds {len(life.speeds)}: "
+                f"early {o.early} told {o.told[:6]} first {o.first_h:.1f}",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

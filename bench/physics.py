@@ -10,7 +10,6 @@ straight-line inflow; one lump of metal for the motor, warmed by its losses and 
 # ruff: noqa: PLR2004  (a model is made of numbers)
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -234,33 +233,15 @@ class Sim:
         self.motor_c += warming * dt
 
 
-Script = Callable[[Sim, float], None]
-
-
-def readings(
-    hole: Hole, script: Script, days: float, interval_s: float, absent: tuple[str, ...] = ()
-) -> Iterator[tuple[float, dict[str, float]]]:
-    """(time in s, channels) of a well whose causes `script(sim, time)` sets; with noise, jitter, gaps and dirt."""
-    sim, dice = Sim(hole), hole.dice
-    at_s = 0.0
-    while at_s < days * DAY_S:
-        script(sim, at_s)
-        channels = sim.step(interval_s)
-        step_s = interval_s * dice.uniform(0.9, 1.1)
-        at_s += step_s
-        if dice.random() < 0.005:
-            continue
-        noisy = {}
-        for name, value in channels.items():
-            if name in absent:
-                continue
-            share = {"vsd_frequency": 0.0, "motor_temp": 0.0, "intake_temp": 0.0, "vibration": 4 * hole.noise}.get(
-                name, hole.noise if name not in ("pip", "discharge_pressure") else hole.noise / 3
-            )
-            noisy[name] = max(0.0, value * (1 + dice.gauss(0, share)))
-        noisy["motor_temp"] += dice.gauss(0, 0.2)
-        noisy["intake_temp"] = round(noisy["intake_temp"] + dice.gauss(0, 0.1), 1)
-        if dice.random() < 0.001:
-            name = dice.choice(sorted(set(noisy) - {"vsd_frequency"}))
-            noisy[name] *= dice.choice((0.0, 2.0, 1.6))
-        yield at_s, noisy
+def sensed(hole: Hole, channels: dict[str, float]) -> dict[str, float]:
+    """What the instruments make of the channels: their noise, and the resolution of the slow ones."""
+    dice = hole.dice
+    noisy = {}
+    for name, value in channels.items():
+        share = {"vsd_frequency": 0.0, "motor_temp": 0.0, "intake_temp": 0.0, "vibration": 4 * hole.noise}.get(
+            name, hole.noise if name not in ("pip", "discharge_pressure") else hole.noise / 3
+        )
+        noisy[name] = max(0.0, value * (1 + dice.gauss(0, share)))
+    noisy["motor_temp"] += dice.gauss(0, 0.2)
+    noisy["intake_temp"] = round(noisy["intake_temp"] + dice.gauss(0, 0.1), 1)
+    return noisy

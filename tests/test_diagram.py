@@ -55,7 +55,7 @@ def test_every_question_and_answer_of_the_tree_is_in_it() -> None:
     ("before", "after"),
     [
         ("Is there no flow?", "Does nothing flow?"),
-        ('when = ["flow_ratio < 0.1"]', 'when = ["flow_ratio < 0.2"]'),
+        ('when = ["flow_mean < 0.8"]', 'when = ["flow_mean < 0.7"]'),
         ('severity = "low"', 'severity = "medium"'),
         ("exclusive = true", "exclusive = false"),
     ],

@@ -5,7 +5,8 @@ Rules:
        neighbour's, moved by exponents of the operating point (not of the pump curve: static head dominates), and is
        doubted in proportion to how far it was moved, until the well has shown its own value there.
     2. `centre` follows the well over some days; `reference` is what it was over its first week and then stays.
-    3. Both follow 15-minute means of settled running. Outliers are clipped, so one bad frame moves nothing far.
+    3. Both follow 15-minute means of settled running. Outliers are clipped, so one bad frame moves nothing far. The
+       spread is that about the centre and its steady lag: else a slow illness would hide in the noise that it makes.
     4. A frame counts only after it has waited for `baseline_lag_h` and no alarm came meanwhile: an illness that
        creeps in must not be learned as health. Only while a baseline is new it takes frames at once.
 
@@ -22,8 +23,8 @@ RATIOS: Final = 10
 """The first ten are what ratios are formed of."""
 
 # Exponent of frequency by which the operating point moves, and how little that is known.
-EXPONENTS: Final = (1.2, -0.3, 0.7, 0.0, 1.0, 1.0, 0.0, 0.1, 0.5, 0.0, 0.0, 0.0)
-DOUBTS: Final = (1.0, 1.2, 1.0, 0.8, 2.0, 1.5, 1.0, 0.6, 2.0, 0.5, 2.0, 2.0)
+EXPONENTS: Final = (1.4, -0.7, 0.7, 0.0, 1.0, 1.0, 0.0, 0.2, 0.5, 0.0, 0.0, 0.0)
+DOUBTS: Final = (2.2, 2.0, 1.2, 0.8, 2.0, 2.0, 1.0, 1.0, 2.0, 0.5, 2.0, 2.0)
 TEMP_DOUBT_K: Final = 60.0
 """Doubt about a temperature, K for each unit of the logarithm of frequency."""
 
@@ -31,6 +32,8 @@ READY_FRAMES: Final = 24
 FRAMES_DOUBTED: Final = 16
 CLIP_SPREADS: Final = 4.0
 SPREADS: Final = 4.0
+HALF_DAY_SPREADS: Final = 2.0
+DRIFT_SHARE: Final = 0.005
 LEAST_SPREAD: Final = 0.004
 LEAST_SPREAD_K: Final = 0.4
 
@@ -38,7 +41,7 @@ LEAST_SPREAD_K: Final = 0.4
 class Baseline:
     """Normal at one frequency: centre, spread and reference of each quantity."""
 
-    __slots__ = ("centre", "doubt", "frames", "reference", "reference_doubt", "reference_frames", "spread")
+    __slots__ = ("centre", "doubt", "drift", "frames", "reference", "reference_doubt", "reference_frames", "spread")
 
     def __init__(self) -> None:
         self.frames = 0
@@ -46,8 +49,10 @@ class Baseline:
         self.doubt = 0.0
         """Logarithm of frequency over which it was moved, falling to 0 as the well shows its own values."""
         self.reference_doubt = 0.0
-        """The same for the reference, which falls only if the well is still new."""
+        """The same for the reference."""
         self.centre = array("d", [float("nan")] * QUANTITIES)
+        self.drift = array("d", [0.0] * QUANTITIES)
+        """By how much the centre lags behind: what moves steadily does not vary."""
         self.spread = array("d", [0.0] * QUANTITIES)
         self.reference = array("d", [float("nan")] * QUANTITIES)
 
@@ -67,7 +72,7 @@ class Baseline:
         self.frames += 1
         share = max(1.0 / self.frames, 1.0 / memory_frames)
         follow = max(share, 0.02)
-        centre, spread = self.centre, self.spread
+        centre, spread, drift = self.centre, self.spread, self.drift
         clipping = self.frames > FRAMES_DOUBTED // 2
         for place, (value, known, stray) in enumerate(zip(frame, centre, spread, strict=True)):
             if value != value:  # noqa: PLR0124  (NaN: not known)
@@ -81,11 +86,23 @@ class Baseline:
                 limit = CLIP_SPREADS * max(stray, 0.005 * abs(known))
                 error = min(max(error, -limit), limit)
             centre[place] = known + share * error
-            spread[place] = stray + follow * (1.25 * abs(error) - stray)
+            lag = drift[place]
+            spread[place] = stray + follow * (1.25 * abs(error - lag) - stray)
+            if clipping:
+                drift[place] = lag + DRIFT_SHARE * (error - lag)
+            if self.doubt:
+                self._shift_reference(place, centre[place], known)
         if self.doubt and self.frames >= FRAMES_DOUBTED:
-            self.doubt = 0.0
+            self.doubt = self.reference_doubt = 0.0
         if young:
             self._learn_reference()
+
+    def _shift_reference(self, place: int, new: float, old: float) -> None:
+        """While the guess is set right: what the well has lost since it was new, it has lost at this frequency too."""
+        if place == TEMP:
+            self.reference[place] += new - old
+        elif old > 0:
+            self.reference[place] *= new / old
 
     def _learn_reference(self) -> None:
         """Follow the centre while the well is new; the centre is a mean of its own first days by then."""
@@ -99,14 +116,14 @@ class Baseline:
     def remember(self) -> list[Any]:
         """As JSON values."""
         counts = [self.frames, self.reference_frames, self.doubt, self.reference_doubt]
-        return [*counts, list(self.centre), list(self.spread), list(self.reference)]
+        return [*counts, list(self.centre), list(self.drift), list(self.spread), list(self.reference)]
 
     @staticmethod
     def recalled(remembered: Sequence[Any]) -> "Baseline":
         """What `remember` gave."""
         known = Baseline()
         known.frames, known.reference_frames, known.doubt, known.reference_doubt, *arrays = remembered
-        known.centre, known.spread, known.reference = (array("d", values) for values in arrays)
+        known.centre, known.drift, known.spread, known.reference = (array("d", values) for values in arrays)
         return known
 
     def moved(self, ratio: float, distance: float) -> "Baseline":
@@ -121,11 +138,11 @@ class Baseline:
             other.reference[place] = self.reference[place] * factor
         return other
 
-    def tolerances(self, doubt: float) -> list[float]:
+    def tolerances(self, doubt: float, spreads: float = SPREADS) -> list[float]:
         """How far from 1 a ratio (of TEMP: from 0, in K) may stray within the noise of the well and our doubt."""
         found = [
-            SPREADS * max(spread / abs(centre) if centre else 1.0, LEAST_SPREAD) + own * doubt
+            spreads * max(spread / abs(centre) if centre else 1.0, LEAST_SPREAD) + own * doubt
             for centre, spread, own in zip(self.centre, self.spread, DOUBTS, strict=True)
         ]
-        found[TEMP] = SPREADS * max(self.spread[TEMP], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
+        found[TEMP] = spreads * max(self.spread[TEMP], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
         return found

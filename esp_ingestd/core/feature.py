@@ -5,8 +5,10 @@ missing or bad, a baseline is still being learned, a setting is not given) is Na
 so it can neither raise nor clear an alarm. The tree turns that into *not assessable*.
 
 Features end in `_ratio` where the newest minute is set against the well's own baseline, in `_mean` where the last half
-hour is, and in `_reference` where that is set against what the well was when it was new. Each reads exactly 1 (a
-difference 0) while it is within four spreads of its baseline, so that no limit lies inside a well's own noise.
+hour is, and in `_reference` where half a day is set against what the well was when it was new. Each reads exactly 1 (a
+difference 0) while it is within four spreads of its baseline (a reference two, since half a day varies less), so that
+no limit lies inside a well's own noise. Those that end in `_hour` do not: they do not say whether something moved, but
+what moved more than what.
 """
 
 from typing import Final, NamedTuple
@@ -83,12 +85,12 @@ FEATURES: Final = (
     Feature("head_mean", "1", "pressure over the pump over its baseline, half an hour"),
     Feature("wellhead_mean", "1", "wellhead pressure over its baseline, half an hour"),
     Feature("casing_mean", "1", "casing pressure over its baseline, half an hour"),
-    Feature("flow_reference", "1", "flow, half an hour, over what it was when the well was new"),
-    Feature("pip_reference", "1", "intake pressure, half an hour, over what it was when the well was new"),
-    Feature("current_reference", "1", "motor current, half an hour, over what it was when the well was new"),
-    Feature("temp_reference", "K", "motor temperature, half an hour, over what it was when the well was new"),
-    Feature("vibration_reference", "1", "vibration, half an hour, over what it was when the well was new"),
-    Feature("head_reference", "1", "pressure over the pump, half an hour, over what it was when the well was new"),
+    Feature("flow_reference", "1", "flow, half a day, over what it was when the well was new"),
+    Feature("pip_reference", "1", "intake pressure, half a day, over what it was when the well was new"),
+    Feature("current_reference", "1", "motor current, half a day, over what it was when the well was new"),
+    Feature("temp_reference", "K", "motor temperature, half a day, over what it was when the well was new"),
+    Feature("vibration_reference", "1", "vibration, half a day, over what it was when the well was new"),
+    Feature("head_reference", "1", "pressure over the pump, half a day, over what it was when the well was new"),
     Feature("current_cv", "%", "coefficient of variation of the motor current, half an hour"),
     Feature("flow_cv", "%", "coefficient of variation of the flow, half an hour"),
     Feature("current_cv_usual", "%", "its own usual value"),
@@ -107,6 +109,13 @@ FEATURES: Final = (
     Feature("run_min", "min", "how long the pump has been turning"),
     Feature("healthy_run", "1", "1 once this run has lifted as it should, else 0"),
     Feature("interval_min", "min", "usual time between two readings"),
+    Feature("flow_hour", "1", "flow over its baseline, some hours, to the last percent"),
+    Feature("pip_hour", "1", "intake pressure over its baseline, some hours, to the last percent"),
+    Feature("current_hour", "1", "motor current over its baseline, some hours, to the last percent"),
+    Feature("head_hour", "1", "pressure over the pump over its baseline, some hours, to the last percent"),
+    Feature("current_cv_hour", "%", "coefficient of variation of the motor current, some hours"),
+    Feature("flow_turn", "1", "flow, half an hour, over what it was in the last half day"),
+    Feature("head_turn", "1", "pressure over the pump, half an hour, over what it was in the last half day"),
     Feature("unplanned_stop", "1", "from a stop that nobody asked for to the next start how sure that is, else 0"),
     Feature("frozen_channels", "1", "gauge channels that repeat one value longer than they ever did"),
     Feature("dead_channels", "1", "channels that stay away or implausible"),

@@ -53,6 +53,7 @@ from esp_ingestd.core.quality import (
 )
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
 from esp_ingestd.core.shift import Shifts
+from esp_ingestd.core.trend import HOURLY, REFERRED, Trend
 from esp_ingestd.core.window import STEP_US, Window
 
 # CONTRACT §5, in order of precedence.
@@ -146,7 +147,11 @@ DAY_US: Final = 86_400 * SECOND_US
 YOUNG_FRAMES: Final = 672
 BASELINES_MOST: Final = 12
 HEALTHY_FLOW: Final = 0.8
-HEALTHY_HEAD: Final = 0.9
+HEALTHY_HEAD: Final = 0.85
+HEALTHY_PIP: Final = 1.2
+"""A pump that lifts against a full annulus has not shown yet that it draws it down."""
+LIFTING_US: Final = 1800 * SECOND_US
+NEIGHBOUR_HZ: Final = 0.8
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
@@ -154,8 +159,6 @@ _RATIO: Final = FEATURE_INDEX["flow_ratio"]
 _MEAN: Final = FEATURE_INDEX["flow_mean"]
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
-_REFERRED: Final = (normal.FLOW, normal.PIP, normal.AMPERES, normal.TEMP, normal.SHAKE, normal.HEAD)
-_REFERRED_TEMP: Final = _REFERRED.index(normal.TEMP)
 _UNKNOWN: Final = (NAN,) * normal.RATIOS
 
 LATE, TAKEN, WORKED = range(3)
@@ -216,6 +219,7 @@ class Well:
         "_steady_hz",
         "_step_us",
         "_stopped_us",
+        "_trend",
         "_trip_c",
         "_usual_quiet_us",
         "_waiting",
@@ -269,6 +273,7 @@ class Well:
         self._clock = Clock()
         self._quality = Quality()
         self._window = Window()
+        self._trend = Trend()
         self.learns = True
         """Whether windows and baselines are kept; not where all that is asked can be judged at an instant."""
         self.configure(settings)
@@ -298,6 +303,7 @@ class Well:
             "clock": self._clock.remember(),
             "quality": self._quality.remember(),
             "window": self._window.remember(),
+            "trend": self._trend.remember(),
             "scaled": self._spike_a == self._spike_a,
         }
 
@@ -312,6 +318,7 @@ class Well:
         self._clock.recall(remembered["clock"])
         self._quality.recall(remembered["quality"])
         self._window.recall(remembered["window"])
+        self._trend.recall(remembered["trend"])
         if remembered["scaled"]:
             self._find_scales()
 
@@ -574,11 +581,12 @@ class Well:
             self._work_block(now_us)
         run_us = now_us - self.started_us
         flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
-        if now_us - self._changed_us < STEADY_US:
+        soon = now_us - self._changed_us < STEADY_US or run_us < LIFTING_US or self._hertz_doubted > 0
+        if soon or not (flow == flow or head == head):  # noqa: PLR0124
             pass
-        elif flow >= HEALTHY_FLOW or (flow != flow and head >= HEALTHY_HEAD):  # noqa: PLR0124  (NaN: no flow meter)
+        elif not (flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + normal.PIP] > HEALTHY_PIP):
             features[_HEALTHY] = 1.0
-        elif features[_HEALTHY] != 1.0 and (flow == flow or head == head):  # noqa: PLR0124
+        elif features[_HEALTHY] != 1.0:
             features[_HEALTHY] = 0.0
         shake, pip = means[sums.S_SHAKE], means[sums.S_PIP]
         least_psi = self.settings.minimum_intake_pressure_psi
@@ -606,7 +614,7 @@ class Well:
     def _work_block(self, now_us: int) -> None:
         """The features of the half hour."""
         window, features = self._window, self.features
-        inverse, low, high, temp, stray, reference = self._scales
+        inverse, low, high, temp, stray, _ = self._scales
         means = window.window_means()
         features[_MEAN:_REFERENCE] = [
             1.0 if least < value < most else value * one
@@ -614,21 +622,16 @@ class Well:
         ]
         rise = means[normal.TEMP] - temp
         features[_MEAN + normal.TEMP] = 0.0 if abs(rise) < stray else rise
-        features[_REFERENCE:_REST] = [
-            1.0 if least < means[place] < most else means[place] * one for place, one, least, most in reference
-        ]
-        _, centre, least, most = reference[_REFERRED_TEMP]
-        temp_mean = means[normal.TEMP]
-        features[_REFERENCE + _REFERRED_TEMP] = 0.0 if least < temp_mean < most else temp_mean - centre
-        usual = self.baselines.get(self._bin())
-        known = usual is not None and usual.ready
+        usual = self.baselines.get(self._bin()) or self._guess(self._bin())
+        known = usual.ready
         current_cv = window.cv(sums.S_AMPERES, sums.S_AMPERES2)
         flow_cv = window.cv(sums.S_FLOW, sums.S_FLOW2)
+        self._follow_trend(means, current_cv, now_us)
         features[_REST:_STEP] = (
             current_cv,
             flow_cv,
-            usual.centre[normal.AMPERES_CV] if usual and known else NAN,
-            usual.centre[normal.FLOW_CV] if usual and known else NAN,
+            usual.centre[normal.AMPERES_CV] if known else NAN,
+            usual.centre[normal.FLOW_CV] if known else NAN,
             window.spikes(),
             window.slope(sums.S_PIP) * inverse[normal.PIP],
             window.slope(sums.S_TEMP) / 6,
@@ -636,9 +639,39 @@ class Well:
         if self.state == RUNNING and not self.troubled and now_us - self._frame_us >= FRAME_US:
             self._learn(now_us, array("d", [*means[: normal.RATIOS], current_cv, flow_cv]))
 
+    def _follow_trend(self, means: Sequence[float], current_cv: float, now_us: int) -> None:
+        """The features of hours and of half a day."""
+        inverse, reference, trend, features = self._scales[0], self._scales[5], self._trend, self.features
+        referred = [
+            means[place] - centre if place == normal.TEMP else means[place] / centre
+            for place, (centre, _) in zip(REFERRED, reference, strict=True)
+        ]
+        if self.state == RUNNING:
+            trend.take([*[means[place] * inverse[place] for place in HOURLY], current_cv], referred, now_us)
+        for at, (place, now, stands, (_, stray)) in enumerate(
+            zip(REFERRED, referred, trend.half_day, reference, strict=True), _REFERENCE
+        ):
+            sound = 0.0 if place == normal.TEMP else 1.0
+            known = stands if now == now else NAN  # noqa: PLR0124  (NaN: not known now)
+            features[at] = sound if abs(known - sound) < stray else known
+        hour = [
+            stands if means[place] == means[place] else NAN for place, stands in zip(HOURLY, trend.hour, strict=False)
+        ]
+        half_day = trend.half_day
+        turns = [referred[at] / (half_day[at] or NAN) for at in (_TURN_FLOW, _TURN_HEAD)]
+        features[_HOUR:_STOP] = (*hour, trend.hour[-1], *turns)
+
     def _bin(self) -> int:
-        """The whole Hz of the present frequency; -1 where there is no drive."""
-        return round(self._steady_hz) if self._steady_hz == self._steady_hz else -1
+        """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""
+        hertz = self._steady_hz
+        if hertz != hertz:  # noqa: PLR0124  (NaN: no drive)
+            return -1
+        whole, known = round(hertz), self.baselines
+        if whole not in known:
+            for other in (whole - 1, whole + 1):
+                if abs(hertz - other) < NEIGHBOUR_HZ and other in known and known[other].frames >= normal.READY_FRAMES:
+                    return other
+        return whole
 
     def _learn(self, now_us: int, frame: "array[float]") -> None:
         """Let a frame wait until it is sure that it was healthy, and take in those that have waited."""
@@ -677,8 +710,7 @@ class Well:
 
     def _forget_scales(self) -> None:
         self._spike_a = NAN
-        unknown = [(place, NAN, NAN, NAN) for place in _REFERRED]
-        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, unknown)
+        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, ((NAN, NAN),) * len(REFERRED))
 
     def _find_scales(self) -> None:
         """Work out by what the means are divided, and within what they read 1."""
@@ -686,16 +718,9 @@ class Well:
         if not usual.ready:
             return
         centres, strays = usual.centre[: normal.RATIOS], usual.tolerances(usual.doubt)
-        doubt = max(usual.reference_doubt, usual.doubt)
-        far = strays if doubt == usual.doubt else usual.tolerances(doubt)
-        first = usual.reference
+        far = usual.tolerances(max(usual.reference_doubt, usual.doubt), normal.HALF_DAY_SPREADS)
         temp, stray = centres[normal.TEMP], strays[normal.TEMP]
-        reference = [
-            (place, 1.0 / one, one - one * far[place], one + one * far[place])
-            for place, one in [(place, first[place] or NAN) for place in _REFERRED]
-        ]
-        one = first[normal.TEMP] or NAN
-        reference[_REFERRED_TEMP] = (normal.TEMP, one, one - far[normal.TEMP], one + far[normal.TEMP])
+        reference = [(usual.reference[place] or NAN, far[place]) for place in REFERRED]
         self._spike_a = 1.1 * centres[normal.AMPERES]
         self._scales = (
             [1.0 / centre if centre > 0 else NAN for centre in centres],
@@ -720,6 +745,8 @@ class Well:
 _STEP: Final = FEATURE_INDEX["current_step"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
 _INTERVAL: Final = FEATURE_INDEX["interval_min"]
+_HOUR: Final = FEATURE_INDEX["flow_hour"]
+_TURN_FLOW, _TURN_HEAD = REFERRED.index(normal.FLOW), REFERRED.index(normal.HEAD)
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]
 _BEFORE: Final = FEATURE_INDEX["load_before_stop"]
 _LOAD: Final = FEATURE_INDEX["load"]

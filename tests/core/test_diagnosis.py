@@ -191,7 +191,7 @@ def test_questions_can_be_read_back(run: Run) -> None:
     lines = list(run.diagnostician.explain("W"))
     assert lines[0].endswith("W: running")
     assert "  no  OVERLOAD: Does the motor draw more than its nameplate allows? load 0.7" in lines
-    assert "  ?   NO_FLOW: Is there no flow? without flow_ratio" in lines
+    assert "  ?   LOW_FLOW: Is flow a fifth lower than usual? without flow_mean" in lines
 
 
 def test_alarms_and_how_far_they_are_can_be_read_back(run: Run) -> None:

@@ -88,6 +88,7 @@ def test_a_well_that_goes_through_many_frequencies_keeps_a_bounded_number_of_bas
 def test_a_run_is_known_never_to_have_lifted_as_it_should_until_it_does() -> None:
     source = tomllib.loads(TEXT)
     never = "healthy_run < 1 and run_min >= 30"
+    source["diagnosis"] = [d for d in source["diagnosis"] if d["name"] != "REVERSE_ROTATION"]
     source["diagnosis"].append(diagnosis("REVERSE_ROTATION", "protection", never, "high", states=["warm-up"]))
     run = Run(dataclasses.replace(SETTINGS, settle_s=2 * HOUR_S), step_s=60, tree=Tree.parse(source))
     run.then(DAY_S)
