@@ -1011,6 +1011,27 @@ def _load_with_wells(config: Path) -> "tuple[Settings, Wells]":
     return settings, load_wells(settings.diagnosis.wells_file)
 
 
+@app.command()
+def maintenance(config: ConfigOption) -> None:
+    """One pass over the store, as the daemon's maintenance does it: rollups, archive, verification, retention.
+
+    For cron or a timer; safe beside the daemon and beside itself. What another one is at is left to it.
+    """
+    import asyncio
+
+    from esp_ingestd.maintenance import EVERYTHING, run_steps
+    from esp_ingestd.telemetry import set_up_log
+
+    settings = _load(config)
+    set_up_log("warning", settings.log.format)
+    steps = asyncio.run(run_steps(settings, EVERYTHING))
+    for step in steps:
+        for line in step.lines():
+            typer.echo(line)
+    if any(step.faults for step in steps):
+        raise typer.Exit(1)
+
+
 def _load(config: Path) -> "Settings":
     from esp_ingestd.config import load_settings
 

@@ -218,6 +218,14 @@ class RetentionSettings(_Section):
     require_verified_archive: bool = Field(default=True, description="true or false")
 
 
+class MaintenanceSettings(_Section):
+    """What the daemon does to the store beside ingest."""
+
+    enabled: bool = Field(default=True, description="true or false; false: something else runs maintenance")
+    interval_s: float = Field(300.0, ge=1, le=86_400, description="s, 1 to 86400")
+    archive_interval_s: float = Field(3600.0, ge=1, le=604_800, description="s, 1 to 604800")
+
+
 class LogSettings(_Section):
     """What is said on standard error."""
 
@@ -251,6 +259,7 @@ class Settings(BaseSettings):
     diagnosis: DiagnosisSettings = DiagnosisSettings()
     archive: ArchiveSettings = ArchiveSettings()
     retention: RetentionSettings = RetentionSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -164,6 +164,38 @@ class StoredLetter(NamedTuple):
     detail: Mapping[str, Any]
 
 
+class TableHealth(NamedTuple):
+    """How a table is stored."""
+
+    chunks: int
+    """0 where tables have none."""
+    size_bytes: int
+    """With its indexes, in all chunks."""
+    compression_ratio: float
+    """Of the compressed chunks: their size before to that after; 0 where there are none."""
+
+
+@dataclass(slots=True)
+class StoreHealth:
+    """How the store is; times in microseconds since 1970 UTC, 0 where there is none."""
+
+    tables: Mapping[str, TableHealth]
+    rolled_up_us: int
+    """What was stored before is in the rollups."""
+    failed_jobs: int
+    """Jobs of the database whose last run failed."""
+    damaged_days: int
+    """Archived days that were found damaged when they were read back."""
+    overdue_days: int = 0
+    """Days that are older than retention keeps them, and are still here."""
+    unarchived_days: int = 0
+    unarchived_since_us: int = 0
+    """The end of the oldest closed day that is not archived."""
+    verified_us: int = 0
+    """When an archived day was last read back and found whole."""
+    archived_bytes: int = 0
+
+
 @dataclass(slots=True)
 class _Outcome:
     stored: int = 0
@@ -486,6 +518,24 @@ class Database:
         """
         async with self._using(timeout_s=timeout_s) as connection:
             yield connection
+
+    async def store_health(self) -> StoreHealth:
+        """How the store is, but for the archive.
+
+        Raises:
+            Unavailable: not now.
+        """
+        edition = await self.connect()
+        statement = _TABLE_HEALTH if edition.has_hypertables else _PLAIN_TABLE_HEALTH
+        async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection:
+            tables = {}
+            for name in ("esp_telemetry", "diagnostic_results"):
+                ratio = await connection.fetchval(_COMPRESSION, name) if edition is Edition.COMMUNITY else None
+                chunks, size_bytes = await connection.fetchrow(statement, name) or (0, 0)
+                tables[name] = TableHealth(chunks, size_bytes, ratio or 0.0)
+            jobs = await connection.fetchval(_FAILED_JOBS) if edition is Edition.COMMUNITY else 0
+            rolled_up_us, damaged = await connection.fetchrow(_ROLLED_UP) or (0, 0)
+        return StoreHealth(tables, rolled_up_us, jobs, damaged)
 
     async def close(self) -> None:
         """Close the connection, politely if the server answers within a second."""
@@ -931,6 +981,20 @@ _UPSERT_ALARM: Final = """
     SET alarm_id = excluded.alarm_id, state = excluded.state, severity = excluded.severity,
         raised_at = excluded.raised_at, "timestamp" = excluded."timestamp", event = excluded.event
     WHERE excluded."timestamp" >= old."timestamp"
+"""
+_TABLE_HEALTH: Final = """
+    SELECT count(*), hypertable_size($1::text::regclass) FROM timescaledb_information.chunks
+    WHERE hypertable_schema = current_schema() AND hypertable_name = $1::text
+"""
+_PLAIN_TABLE_HEALTH: Final = "SELECT 0, pg_total_relation_size($1::text::regclass)"
+_COMPRESSION: Final = """
+    SELECT (sum(before_compression_total_bytes) / nullif(sum(after_compression_total_bytes), 0))::double precision
+    FROM chunk_compression_stats($1::text::regclass)
+"""
+_FAILED_JOBS: Final = "SELECT count(*) FROM timescaledb_information.job_stats WHERE last_run_status = 'Failed'"
+_ROLLED_UP: Final = """
+    SELECT coalesce(min(marked_at), now()), (SELECT count(*) FROM archived_days WHERE verified_at IS NULL)
+    FROM esp_rollup_marks
 """
 _INSERT_MARK: Final = "INSERT INTO esp_rollup_marks (bucket, well_ids) VALUES ($1, $2)"
 _MARK_PUBLISHED: Final = """

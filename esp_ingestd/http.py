@@ -38,6 +38,7 @@ class Health:
 
     def __init__(self, *names: str) -> None:
         self._dependencies = {name: Dependency() for name in names}
+        self._notes: dict[str, str] = {}
         self.started = False
         self.stopping = False
 
@@ -54,6 +55,13 @@ class Health:
             _log.warning(f"{name} is still away", why=why)
         return changed
 
+    def note(self, name: str, why: str) -> None:
+        """Tell, without being less ready for it, what is wrong with `name`, or "" when nothing is."""
+        if why:
+            self._notes[name] = why
+        else:
+            self._notes.pop(name, None)
+
     @property
     def is_ready(self) -> bool:
         """Everything that we need is there, and we are not stopping."""
@@ -64,6 +72,7 @@ class Health:
         return {
             "status": "ok" if ok else "unavailable",
             "stopping": self.stopping,
+            "notes": dict(self._notes),
             "dependencies": {
                 name: {"state": "up" if each.is_up else "down", "since": each.since.isoformat(), "why": each.why}
                 for name, each in self._dependencies.items()

@@ -32,6 +32,7 @@ from esp_ingestd.core.tree import Tree, TreeError
 from esp_ingestd.database import Database
 from esp_ingestd.errors import ConfigurationError, Unavailable
 from esp_ingestd.http import Health, HttpServer
+from esp_ingestd.maintenance import Maintenance
 from esp_ingestd.memory import Memory
 from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import Pipeline
@@ -115,6 +116,7 @@ class Service:
             metrics=self.metrics,
             report=lambda name, why: self._on_database(why) if name == "database" else self._on_refused(why),
         )
+        self.maintenance = Maintenance(settings, self.metrics.store, self.health.note)
         self.broker.receive = self.pipeline.receive
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -146,6 +148,8 @@ class Service:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_unending("http", self.http.serve()), name="http")
                 await self._recover()
+                is_kept = self._settings.maintenance.enabled
+                maintenance = {"rollups": self.maintenance.keep_rollups, "archive": self.maintenance.keep_archive}
                 for name, task in {
                     "write": self.pipeline.write(),
                     "settle": self.pipeline.settle(),
@@ -156,6 +160,7 @@ class Service:
                     "told": self._keep_told(),
                     "clock": self._keep_time(),
                     "reload": self._keep_reloading(),
+                    **({name: keep() for name, keep in maintenance.items()} if is_kept else {}),
                 }.items():
                     tasks.create_task(_unending(name, task), name=name)
                 self.health.started = True

@@ -67,6 +67,46 @@ class DelayHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum_us / _US)
 
 
+class StoreMetrics:
+    """How the store is, and what became of its maintenance."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, documentation, labels, registry=registry)
+
+        self.runs = Counter(
+            PREFIX + "maintenance_runs",
+            "Steps of maintenance by this daemon, by what became of them",
+            ("step", "outcome"),
+            registry=registry,
+        )
+        self.kept = gauge(
+            "maintenance_success_timestamp_seconds", "When rollups were last kept without a fault, or the start"
+        )
+        self.kept.set_to_current_time()
+        self.rolled_up = gauge(
+            "rollups_timestamp_seconds", "What was stored before is in the rollups; 0: not known yet"
+        )
+        self.chunks = gauge("table_chunks", "Chunks of the table; 0 where tables have none", "table")
+        self.table_bytes = gauge("table_bytes", "Size of the table on disk, indexes included", "table")
+        self.compression_ratio = gauge(
+            "table_compression_ratio", "Size of the compressed chunks before to after; 0 where there are none", "table"
+        )
+        self.jobs_failed = gauge("database_jobs_failed", "Jobs of the database whose last run failed")
+        self.archive_bytes = gauge("archive_bytes", "Size of the archive's files")
+        self.damaged_days = gauge("archive_damaged_days", "Archived days that were found damaged")
+        self.unarchived_days = gauge("archive_unarchived_days", "Closed days that are not archived")
+        self.unarchived_since = gauge(
+            "archive_unarchived_since_timestamp_seconds", "End of the oldest closed day that is not archived; 0: none"
+        )
+        self.verified = gauge(
+            "archive_verified_timestamp_seconds", "When an archived day was last found whole; 0: never"
+        )
+        self.overdue_days = gauge(
+            "retention_overdue_days", "Days that are older than retention keeps them, and are still here"
+        )
+
+
 class Metrics:
     """Every metric of the daemon, in a registry of its own."""
 
@@ -125,6 +165,7 @@ class Metrics:
         self.reload_timestamp = gauge(
             "config_last_reload_success_timestamp_seconds", "When decision tree and wells file were last read and taken"
         )
+        self.store = StoreMetrics(registry)
         self.build = Info(PREFIX + "build", "Version of program and decision tree", registry=registry)
         for reason in Reason:
             self.readings_rejected.labels(reason.value)

@@ -23,10 +23,10 @@ MANUAL = ROOT / "docs/operations.md"
 TO_COME = {"simulate", "dead-letters"}  # commands that are promised; take out what is there
 
 
-def settings_of_unit() -> dict[str, list[str]]:
-    """What the unit says: each option with its values, in order."""
+def settings_of_unit(name: str = "esp-ingestd.service") -> dict[str, list[str]]:
+    """What a unit says: each option with its values, in order."""
     options: dict[str, list[str]] = {}
-    for line in (ROOT / "systemd/esp-ingestd.service").read_text().splitlines():
+    for line in (ROOT / "systemd" / name).read_text().splitlines():
         key, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
             options.setdefault(key, []).append(value)
@@ -50,7 +50,7 @@ def test_every_command_that_is_named_exists(file: Path) -> None:
     named = set(re.findall(r"(?:bin/|[`\s])esp-ingestd ([a-z][a-z-]+)(?= --config| list| status)", text))
     named |= set(re.findall(r"""(?:CMD|command:) \["([a-z-]+)", "--config""", text))
     assert named <= {*typer.main.get_group(app).commands, *TO_COME}
-    assert named or file.name == "mqtt-credentials.conf"
+    assert named or file.suffix in {".conf", ".timer"}
 
 
 def test_whoever_stops_the_daemon_waits_longer_than_it_drains() -> None:
@@ -80,6 +80,8 @@ def test_the_unit_owns_the_folder_that_the_spool_is_in() -> None:
 
 def test_the_unit_hands_over_every_secret_under_the_name_that_the_daemon_looks_for() -> None:
     for file in UNITS:
+        if file.suffix == ".timer":
+            continue
         text = file.read_text()
         given = set(re.findall(r"^#? ?LoadCredential=([a-z-]+):/etc/esp-ingestd/credentials/", text, re.MULTILINE))
         wanted = set(re.findall(r"^#? ?Environment=ESP_INGESTD_[A-Z_]+_FILE=%d/([a-z-]+)$", text, re.MULTILINE))
@@ -87,12 +89,36 @@ def test_the_unit_hands_over_every_secret_under_the_name_that_the_daemon_looks_f
         assert given
 
 
-def test_systemd_finds_the_unit_hardened() -> None:
+@pytest.mark.parametrize("name", ["esp-ingestd.service", "esp-ingestd-maintenance.service"])
+def test_systemd_finds_the_unit_hardened(name: str) -> None:
     if not (program := shutil.which("systemd-analyze")):
         pytest.skip("systemd is not on this machine")
-    command = [program, "security", "--offline=true", "--threshold=15", str(ROOT / "systemd/esp-ingestd.service")]
+    command = [program, "security", "--offline=true", "--threshold=15", str(ROOT / "systemd" / name)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout.splitlines()[-1]
+
+
+def test_systemd_takes_the_units_and_the_timer(tmp_path: Path) -> None:
+    if not (program := shutil.which("systemd-analyze")):
+        pytest.skip("systemd is not on this machine")
+    units = []
+    for file in UNITS:
+        if file.suffix in {".service", ".timer"}:
+            units.append(tmp_path / file.name)
+            # Our program is not installed here.
+            units[-1].write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", file.read_text(), flags=re.MULTILINE))
+    assert len(units) == 3
+    result = subprocess.run([program, "verify", *units], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not [line for line in result.stderr.splitlines() if "esp-ingestd" in line], result.stderr
+
+
+def test_maintenance_runs_as_the_daemon_does() -> None:
+    """The same user, folder and sandbox, so that what one writes the other reads."""
+    shared = ("DynamicUser", "User", "StateDirectory", "StateDirectoryMode", "LoadCredential", "Environment", "UMask")
+    daemon, timed = settings_of_unit(), settings_of_unit("esp-ingestd-maintenance.service")
+    assert {key: daemon[key] for key in shared} == {key: timed[key] for key in shared}
+    assert set(timed) - set(daemon) == {"Nice", "IOSchedulingClass"}
 
 
 def test_every_file_that_compose_mounts_exists() -> None:
