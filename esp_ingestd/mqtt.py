@@ -337,6 +337,11 @@ class Mqtt:
         return f"esp/ingestd/{self._client_id}/status"
 
     @property
+    def is_listening(self) -> bool:
+        """Whether what is sent to us now would arrive: connected, and reading the socket."""
+        return self.connected.is_set() and not self.paused
+
+    @property
     def waiting(self) -> int:
         """Publications that the broker has not answered."""
         return len(self._outbox) + len(self._sent)

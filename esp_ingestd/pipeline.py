@@ -84,6 +84,10 @@ class Memory(Protocol):
 class Intake(Protocol):
     """Where deliveries come from."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether what is sent now would arrive."""
+
     def pause(self) -> None:
         """Take nothing more."""
 
@@ -194,7 +198,8 @@ class Pipeline:
     def pass_time(self) -> None:
         """Let the diagnosis know what time it is: silence is news too."""
         now_us = self._clock()
-        if events := self._diagnostician.pass_time(now_us):
+        # While we hear nobody, silence is ours and not the wells'.
+        if events := self._diagnostician.pass_time(now_us, deaf=not self._intake.is_listening):
             self._announce(events, now_us)
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)

@@ -13,6 +13,7 @@ be set changes before a restart; a line says so.
 import asyncio
 import gc
 import os
+import re
 import signal
 import socket
 import time
@@ -88,7 +89,7 @@ class Service:
         mqtt = settings.mqtt
         self.spool = Spool(settings.spool)
         self.memory = Memory(settings.spool)
-        self.diagnostician = Diagnostician(tree, self._wells)
+        self.diagnostician = Diagnostician(tree, self._wells, field_id=field_id_of(settings.mqtt.client_id))
         self._drain_database = Database(settings.database, name="esp-ingestd drain")
         self.broker = Mqtt(
             mqtt,
@@ -372,6 +373,11 @@ def _notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
         sock.sendto(state.encode(), address)
+
+
+def field_id_of(client_id: str) -> str:
+    """Under which name the field as a whole raises alarms: the client id, as a well id is written."""
+    return re.sub("[^A-Za-z0-9_-]", "_", client_id)[:64]
 
 
 def load_diagnosis(settings: Settings) -> tuple[Wells, Tree]:

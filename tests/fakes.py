@@ -111,6 +111,7 @@ class FakeBroker:
 
     def __init__(self, *, accepts: bool = True) -> None:
         self.paused = False
+        self.is_connected = True
         self.pauses = 0
         self.acknowledged: list[int] = []
         self.on_acknowledge: Callable[[Sequence[int]], None] = lambda _deliveries: None
@@ -118,6 +119,10 @@ class FakeBroker:
         self.accepts = accepts
         self.unanswered: list[tuple[str, asyncio.Future[str]]] = []
         self.refuses: Callable[[str], bool] = lambda _topic: False
+
+    @property
+    def is_listening(self) -> bool:
+        return self.is_connected and not self.paused
 
     def pause(self) -> None:
         self.pauses += not self.paused

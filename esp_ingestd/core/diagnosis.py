@@ -15,7 +15,7 @@ Rules:
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from esp_ingestd.core.alarm import (
@@ -32,6 +32,7 @@ from esp_ingestd.core.alarm import (
 )
 from esp_ingestd.core.command import Answer, Command, Refusal, RefusedError
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
+from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
 from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
@@ -41,11 +42,20 @@ SNAPSHOT_FORM: Final = 3
 READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
 """2: without commands."""
 LOOK_US: Final = 5 * SECOND_US
+LOOK_MOST_US: Final = 60 * SECOND_US
+"""A well that is new, or sends faster than it did, may be overdue sooner than any was when last looked at."""
 REMIND_US: Final = 3600 * SECOND_US
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 RESETS_KEPT: Final = 8
 CRITICAL: Final = SEVERITIES.index("critical")
+FIELD_SETTINGS: Final = WellSettings(enabled_rules=("COMM_LOSS",))
+FIELD_MESSAGE: Final = "Nothing comes from the field: its wells fell silent together."
+FIELD_ACTIONS: Final = (
+    "Check the link between the field and the broker.",
+    "Check the broker and its access control list.",
+    "Check power and network at the field's gateway.",
+)
 _SILENCE: Final = FEATURE_INDEX["silence_s"]
 
 
@@ -94,6 +104,11 @@ class Patient:
         if not same:
             self.heeded = (command.identity, at_us)
         return same
+
+    def has_lost(self, place: int) -> bool:
+        """Whether its alarm with this place stands, and its condition with it."""
+        alarm = self.alarms.get(place)
+        return alarm is not None and alarm.returned_us == NEVER
 
     def sweep(self) -> None:
         """Let go of alarms that have ended and that nothing announces again."""
@@ -147,12 +162,21 @@ class Diagnostician:
     Args:
         tree: the compiled decision tree.
         wells: the settings of a well by its id; asked once, when a well is first seen.
+        field_id: under which name the field as a whole raises COMM_LOSS, when its wells fall silent together.
         live: people and their SCADA are on the other side. Then a critical alarm that nobody acknowledged is raised
             again, and a change of an alarm's state that is no transition is told too, as an event without one.
     """
 
-    def __init__(self, tree: Tree, wells: Callable[[str], WellSettings], *, live: bool = False) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        wells: Callable[[str], WellSettings],
+        *,
+        field_id: str = "esp-ingestd",
+        live: bool = False,
+    ) -> None:
         self._tree = tree
+        self._field_id = field_id
         self._wells = wells
         self._patients: dict[str, Patient] = {}
         self._since_us = 0
@@ -181,40 +205,75 @@ class Diagnostician:
         patient.follow(events)
         return events
 
-    def pass_time(self, now_us: int, *, at_once: bool = False) -> Sequence[AlarmEvent]:
+    def pass_time(self, now_us: int, *, at_once: bool = False, deaf: bool = False) -> Sequence[AlarmEvent]:
         """What falls due by time alone, at `now_us`: wells that have gone silent, shelvings that are over, reminders.
 
-        Silence counts from the first call on, so that a backlog after a restart is no silence. All wells are looked at
-        every LOOK_US, or `at_once`.
+        Silence counts from the first call on, so that a backlog after a restart is no silence. Wells are looked at as
+        of the moments at which one falls overdue, LOOK_US apart at least, so that what is told does not depend on how
+        often this is called; besides, where asked `at_once`, now. While we are `deaf`, cut off from the wells
+        ourselves, no silence is theirs; it counts anew from when we hear again.
         """
-        if not self._since_us:
-            self._since_us = now_us
-        due = self._fall_due(now_us) if now_us >= self._due_us else ()
-        if now_us < self._look_us and not at_once:
-            return due
-        self._look_us = now_us + LOOK_US
+        if deaf or not self._since_us:
+            self._since_us = self._look_us = now_us
+        events = [*self._fall_due(now_us)] if now_us >= self._due_us else []
         place = self._tree.place.get("COMM_LOSS")
-        if place is None:
-            return due
-        newest_us = max((p.well.received_us for p in self._patients.values()), default=0)
-        events = list(due)
-        for patient in self._patients.values():
-            well = patient.well
-            allowed_us = well.silence_us()
-            silent_us = now_us - max(well.received_us, self._since_us) - allowed_us
-            # Where nothing comes from any well the link to us is at fault: no well is blamed.
-            fleet = len(self._patients) > 1 and now_us - newest_us > allowed_us // 2
-            known = patient.alarms.get(place)
-            if silent_us > 0 and (known is None or known.returned_us != NEVER) and not fleet:
-                events += self._silent(patient, place, silent_us)
+        if deaf or place is None:
+            return events
+        while self._look_us <= now_us:
+            events += self._listen(self._look_us, now_us, place)
+        if at_once:
+            events += self._listen(now_us, now_us, place)
         return events
+
+    def _listen(self, at_us: int, now_us: int, place: int) -> Iterator[AlarmEvent]:
+        """Tell of wells that have been silent for too long: each by itself, or, where it is the field, all in one."""
+        bit = self._tree.diagnoses[place].questions[0].bit
+        field = self._patients.get(self._field_id)
+        heard = [p for p in self._patients.values() if p is not field and p.enabled & bit and not p.has_lost(place)]
+        if field is not None and field.has_lost(place):
+            self._look_us = now_us + LOOK_US
+            back = sum(patient.well.received_us > field.alarms[place].raised_us for patient in heard)
+            if are_back(back, len(heard)):
+                self._since_us = now_us  # those that are still missing have their own time to return from now on
+                yield from self._tell_field(field, place, now_us, heard, 0)
+            return
+        silences = [
+            Silence(p.well.well_id, at_us - max(p.well.received_us, self._since_us), p.well.silence_us()) for p in heard
+        ]
+        together = fell_silent_together(silences)
+        if together:
+            begun_us = at_us - max(each.silent_us - each.allowed_us for each in silences if each.well_id in together)
+            field = field or self._admit(self._field_id)
+            yield from self._tell_field(field, place, begun_us, heard, len(together))
+        for each in silences:
+            if each.is_overdue and each.well_id not in together:
+                yield from self._silent(self._patients[each.well_id], place, each.silent_us - each.allowed_us)
+        left_us = min((each.allowed_us - each.silent_us + 1 for each in silences if not each.is_overdue), default=0)
+        self._look_us = at_us + min(max(left_us, LOOK_US), LOOK_MOST_US)
+
+    def _tell_field(
+        self, field: Patient, place: int, at_us: int, heard: Sequence[Patient], silent: int
+    ) -> Iterator[AlarmEvent]:
+        """Let the field's own COMM_LOSS come or go at `at_us`, in words that fit a field."""
+        question = self._tree.diagnoses[place].questions[0]
+        well = field.well
+        well.last_us = max(at_us, well.last_us + 1)
+        well.state = question.states & -question.states  # any in which it is asked
+        well.features[_SILENCE] = float(bool(silent))
+        visit = Visit(field, Reading(well.well_id, well.last_us), question.bit if silent else 0, question.bit)
+        for event in self._advance(visit):
+            yield replace(
+                event,
+                message=FIELD_MESSAGE if silent else "The field is heard again.",
+                evidence={"wells_silent": float(silent), "wells_known": float(len(heard))},
+                path=(f"Is the field heard? {'no' if silent else 'yes'}",),
+                actions=FIELD_ACTIONS,
+            )
 
     def _silent(self, patient: Patient, place: int, silent_us: int) -> Sequence[AlarmEvent]:
         """Raise COMM_LOSS as of the moment when the silence grew too long."""
         well = patient.well
         question = self._tree.diagnoses[place].questions[0]
-        if not question.bit & patient.enabled:
-            return ()
         well.features[_SILENCE] = silent_us / SECOND_US
         last_us, well.last_us = well.last_us, well.last_us + well.silence_us()
         try:
@@ -354,7 +413,8 @@ class Diagnostician:
         events: list[AlarmEvent] = []
         enabled: dict[tuple[object, ...], int] = {}
         for patient in self._patients.values():
-            well, settings = patient.well, wells(patient.well.well_id)
+            well = patient.well
+            settings = FIELD_SETTINGS if well.well_id == self._field_id else wells(well.well_id)
             asked = (settings.enabled_rules, *(bool(getattr(settings, name)) for name in NEEDED_SETTING.values()))
             if asked not in enabled:
                 enabled[asked] = tree.enabled_bits(settings)
@@ -387,7 +447,7 @@ class Diagnostician:
         return len(self._patients)
 
     def _admit(self, well_id: str) -> Patient:
-        settings = self._wells(well_id)
+        settings = FIELD_SETTINGS if well_id == self._field_id else self._wells(well_id)
         enabled = self._tree.enabled_bits(settings)
         patient = self._patients[well_id] = Patient(Well(well_id, settings), enabled)
         patient.well.learns = bool(enabled & ~self._tree.instant_bits)

@@ -506,3 +506,30 @@ def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back(pause_s: float) -> 
             assert asyncio.get_running_loop().time() < 60
 
     stepped(scenario)()
+
+
+# ---------------------------------------------------------------------------------------------------------- silence
+
+
+@stepped
+async def test_while_the_broker_is_away_no_well_is_silent() -> None:
+    rig = Rig()
+
+    async def pass_time(seconds: int) -> list[str]:
+        """The topics of what was told meanwhile."""
+        before = len(rig.broker.published)
+        for _ in range(seconds):
+            await asyncio.sleep(1)
+            rig.pipeline.pass_time()
+        return [topic for topic, _, _ in rig.broker.published[before:] if topic.endswith("/events")]
+
+    async with rig.running():
+        for second in range(0, 20, 10):
+            rig.deliver(second + 1, second, "W1")
+            rig.deliver(second + 2, second, "W2")
+        assert not await pass_time(100)
+        rig.broker.is_connected = False
+        assert not await pass_time(3600)
+        rig.broker.is_connected = True
+        assert not await pass_time(299)
+        assert await pass_time(10) == ["esp/alerts/esp-ingestd/events"]

@@ -1,0 +1,180 @@
+"""Silence of a whole field is one alarm, that of some wells one each, and our own deafness none."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import pytest
+from core.test_command import parsed
+from core.test_diagnosis import HEALTHY, START_US, TREE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esp_ingestd.core.diagnosis import Diagnostician
+from esp_ingestd.core.fleet import Silence, fell_silent_together
+from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.well import WellSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from esp_ingestd.core.alarm import AlarmEvent
+
+HOUR_S = 3600
+MIXED = {f"W{n:03}": (10, 30, 60, 100, 101, 300, 1200)[n % 7] for n in range(105)}
+
+
+class Field:
+    """Wells that send at their own intervals, and the clock that is looked at every second."""
+
+    def __init__(self, interval_s: dict[str, int]) -> None:
+        self.diagnostician = self.anew()
+        self.interval_s = interval_s
+        self.now_s = 0
+        self.due = [(1 + n * 7 % each, well) for n, (well, each) in enumerate(interval_s.items())]
+        heapq.heapify(self.due)
+
+    @staticmethod
+    def anew() -> Diagnostician:
+        return Diagnostician(TREE, lambda _: WellSettings(), field_id="daemon-1")
+
+    def restart(self) -> None:
+        second = self.anew()
+        for well_id in self.diagnostician.well_ids():
+            second.restore(well_id, self.diagnostician.snapshot(well_id))
+        self.diagnostician = second
+
+    def run(
+        self, seconds: int, silent: Callable[[str], bool] = lambda _: False, *, deaf: bool = False
+    ) -> list[AlarmEvent]:
+        events: list[AlarmEvent] = []
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s += 1
+            while self.due[0][0] <= self.now_s:
+                at_s, well = self.due[0]
+                heapq.heapreplace(self.due, (at_s + self.interval_s[well], well))
+                if not silent(well) and not deaf:
+                    at_us = START_US + at_s * SECOND_US
+                    events += self.diagnostician.observe(
+                        Reading(well, at_us, vsd_frequency=60.0, pip=HEALTHY["pip"] + at_s % 11, received_us=at_us)
+                    )
+            events += self.diagnostician.pass_time(START_US + self.now_s * SECOND_US, deaf=deaf)
+        return [event for event in events if event.diagnosis == "COMM_LOSS"]
+
+
+def told(events: Iterable[AlarmEvent]) -> list[str]:
+    return [f"{event.transition} {event.well_id}" for event in events]
+
+
+@pytest.fixture
+def field() -> Field:
+    made = Field(MIXED)
+    assert not made.run(2 * HOUR_S), "a field at work"
+    return made
+
+
+def test_a_field_that_falls_silent_is_one_alarm_and_so_is_its_return(field: Field) -> None:
+    raised = field.run(3 * HOUR_S, lambda _: True)
+    assert told(raised) == ["raised daemon-1"]
+    (event,) = raised
+    cut_us = START_US + 2 * HOUR_S * SECOND_US
+    assert 150 * SECOND_US < event.timestamp_us - cut_us <= 305 * SECOND_US
+    assert event.message == "Nothing comes from the field: its wells fell silent together."
+    assert event.evidence["wells_known"] == len(MIXED)
+    assert event.path == ("Is the field heard? no",)
+    (cleared,) = field.run(3 * HOUR_S)
+    assert (cleared.transition, cleared.reason, cleared.alarm_id) == ("cleared", "returned", event.alarm_id)
+    assert cleared.timestamp_us > event.timestamp_us
+
+
+def test_wells_that_do_not_come_back_with_the_others_answer_for_themselves(field: Field) -> None:
+    field.run(HOUR_S, lambda _: True)
+    gone = {"W000", "W006", "W050"}
+    events = field.run(3 * HOUR_S, gone.__contains__)
+    assert told(events)[0] == "cleared daemon-1"
+    assert sorted(told(events)[1:]) == [f"raised {well}" for well in sorted(gone)]
+    assert sorted(told(field.run(HOUR_S))) == [f"cleared {well}" for well in sorted(gone)]
+
+
+def test_some_wells_are_no_field(field: Field) -> None:
+    gone = set(sorted(MIXED)[:80])  # fewer than 80 of 100, of each interval
+    events = field.run(2 * HOUR_S, gone.__contains__)
+    assert sorted(told(events)) == [f"raised {well}" for well in sorted(gone)]
+
+
+def test_wells_that_were_lost_long_before_do_not_count(field: Field) -> None:
+    lost = set(sorted(MIXED)[70:])
+    assert len(field.run(2 * HOUR_S, lost.__contains__)) == len(lost)
+    assert told(field.run(2 * HOUR_S, lambda _: True)) == ["raised daemon-1"]
+    assert told(field.run(HOUR_S, lost.__contains__)) == ["cleared daemon-1"]
+
+
+@pytest.mark.parametrize("wells", [2, 3])
+def test_a_small_field_is_one_too(wells: int) -> None:
+    field = Field({f"W{n}": 60 for n in range(wells)})
+    assert not field.run(HOUR_S)
+    assert told(field.run(HOUR_S, lambda _: True)) == ["raised daemon-1"]
+    assert told(field.run(HOUR_S)) == ["cleared daemon-1"]
+    assert told(field.run(HOUR_S, lambda well: well == "W0")) == ["raised W0"]
+
+
+def test_one_well_is_no_field() -> None:
+    field = Field({"W0": 60})
+    field.run(HOUR_S)
+    assert told(field.run(HOUR_S, lambda _: True)) == ["raised W0"]
+
+
+def test_a_restart_announces_nothing_again_and_forgets_nothing(field: Field) -> None:
+    (raised,) = field.run(HOUR_S, lambda _: True)
+    field.restart()
+    assert not field.run(HOUR_S, lambda _: True)
+    assert sum(field.diagnostician.standing().values()) == 1
+    (cleared,) = field.run(HOUR_S)
+    assert cleared.alarm_id == raised.alarm_id
+
+
+def test_while_we_are_deaf_nobody_is_silent_and_afterwards_all_have_their_time(field: Field) -> None:
+    assert not field.run(5 * HOUR_S, deaf=True)
+    assert not field.run(180, lambda _: True)
+    assert not field.run(HOUR_S)
+    field.run(HOUR_S, deaf=True)
+    assert told(field.run(2 * HOUR_S, lambda _: True)) == ["raised daemon-1"]
+
+
+def test_a_backlog_of_readings_is_no_silence(field: Field) -> None:
+    """An hour with the broker away; then what it kept comes all at once, in order, its timestamps long past."""
+    field.run(HOUR_S, deaf=True)
+    now_us = START_US + field.now_s * SECOND_US
+    kept = sorted((-ago_s, well) for well, each in MIXED.items() for ago_s in range(each, HOUR_S, each))
+    for at_s, well in kept:
+        at_us = now_us + at_s * SECOND_US
+        told_now = field.diagnostician.observe(Reading(well, at_us, vsd_frequency=60.0, received_us=now_us))
+        assert "COMM_LOSS" not in {event.diagnosis for event in told_now}
+    assert not field.run(HOUR_S)
+
+
+def test_people_may_acknowledge_it(field: Field) -> None:
+    (raised,) = field.run(HOUR_S, lambda _: True)
+    acknowledge = parsed("daemon-1", command="acknowledge", alarm_id=raised.alarm_id, by="x")
+    _, (event,) = field.diagnostician.obey(acknowledge, START_US + field.now_s * SECOND_US)
+    assert (event.transition, event.state) == ("acknowledged", "acknowledged")
+    assert told(field.run(HOUR_S)) == ["cleared daemon-1"]
+
+
+def test_a_tree_and_wells_read_anew_leave_it_as_it_is(field: Field) -> None:
+    (raised,) = field.run(HOUR_S, lambda _: True)
+    assert not field.diagnostician.adopt(TREE, lambda _: WellSettings())
+    (cleared,) = field.run(HOUR_S)
+    assert cleared.alarm_id == raised.alarm_id
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 50)), max_size=12))
+def test_only_overdue_wells_fall_silent_and_all_do_where_all_are(pairs: list[tuple[int, int]]) -> None:
+    silences = [Silence(f"W{n}", silent, allowed) for n, (silent, allowed) in enumerate(pairs)]
+    overdue = {each.well_id for each in silences if each.is_overdue}
+    together = fell_silent_together(silences)
+    assert together <= overdue
+    if len(overdue) == len(silences) > 1 and len({allowed for _, allowed in pairs}) == 1:
+        assert together == overdue
