@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
     from datetime import date
 
+    from esp_ingestd.answer import Answer
     from esp_ingestd.archive import Report
     from esp_ingestd.config import Settings, Wells
     from esp_ingestd.database import Database, LetterFilter
     from esp_ingestd.publisher import Message, Tally
-    from esp_ingestd.queries import Answer
     from esp_ingestd.simulator import Field
 
 EX_CONFIG = 78  # sysexits.h
@@ -889,7 +889,8 @@ def history(
     """Show what a well measured, oldest first: readings, or least, mean and greatest by the hour or day."""
     import time
 
-    from esp_ingestd.queries import Period, every_for, history
+    from esp_ingestd.answer import Period
+    from esp_ingestd.queries import every_for, history
     from esp_ingestd.table import terminal_width
 
     until_us = _to_moment("--until", until) or time.time_ns() // 1_000

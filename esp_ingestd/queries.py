@@ -12,19 +12,33 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeVar
 
-from esp_ingestd.chart import Span, draw
+from esp_ingestd.answer import (
+    BAD_CHANNELS,
+    LATEST_COLUMNS,
+    NO_WELLS,
+    PARTS,
+    STANDING_COLUMNS,
+    SUMMARY_COLUMNS,
+    TRANSITION_COLUMNS,
+    WELL_COLUMNS,
+    WORST_FIRST,
+    Answer,
+    History,
+    Period,
+    Row,
+    channel_columns,
+    to_second,
+)
 from esp_ingestd.config import Settings, Wells
-from esp_ingestd.core.reading import CHANNEL_NAMES, CHANNELS, SECOND_US, to_iso
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, to_iso
 from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, SILENCE_US, TURNING_HZ, WellSettings
 from esp_ingestd.database import Database
-from esp_ingestd.moment import Every, to_words
-from esp_ingestd.table import Column, decimals
+from esp_ingestd.moment import Every
 
 HOUR_US: Final = 3_600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
@@ -32,39 +46,11 @@ RAW_MOST_US: Final = DAY_US
 HOURLY_MOST_US: Final = 60 * DAY_US
 HOURLY_SUMMARY_US: Final = 3 * DAY_US
 FRESH_US: Final = 60 * SECOND_US  # rollups are never fresher than the last maintenance; what lacks more is worth a word
+FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
 DUE_US: Final = HOUR_US  # then maintenance does not run
 MATCHES: Final = 3
 ALIKE: Final = 0.6  # of 1: from there on a name may have been meant
-WORST_FIRST: Final = tuple(reversed(SEVERITIES))
-_Row = dict[str, Any]
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Rows, and what there is to say about them."""
-
-    columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Any]]
-    headline: str = ""
-    """All of it in a line, for people."""
-    notes: Sequence[str] = ()
-    """What whoever reads it should know, be it a person or not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """From `since_us` on and before `until_us`, microseconds since 1970 UTC."""
-
-    since_us: int
-    until_us: int
-
-    def __str__(self) -> str:
-        return f"{_to_second(to_iso(self.since_us))} to {_to_second(to_iso(self.until_us))}"
-
-    def snapped(self, step_us: int) -> "Period":
-        """The same, from the beginning of the hour or day on."""
-        return Period(since_us=self.since_us - self.since_us % step_us, until_us=self.until_us)
 
 
 async def ask(settings: Settings, question: Callable[[Database], Awaitable[_T]]) -> _T:
@@ -99,7 +85,7 @@ async def wells(database: Database, settings_of: Wells) -> Answer:
     return Answer(WELL_COLUMNS, rows, f"{len(rows)} in all: {told}; alarms standing: {alarms}" if rows else NO_WELLS)
 
 
-def _well(reading: _Row, settings: WellSettings, well_id: str, standing: Counter[str], now_us: int) -> _Row:
+def _well(reading: Row, settings: WellSettings, well_id: str, standing: Counter[str], now_us: int) -> Row:
     last_us = reading.get("timestamp")
     return {
         "well_id": well_id,
@@ -161,7 +147,7 @@ async def latest(database: Database, settings_of: Wells, names: Sequence[str], c
         for name, reading in sorted(last.items())
         if reading
     ]
-    measured = _channel_columns(rows, channels, {settings_of(row["well_id"]).vibration_unit for row in rows})
+    measured = channel_columns(rows, channels, {settings_of(row["well_id"]).vibration_unit for row in rows})
     return Answer([*LATEST_COLUMNS, *measured, BAD_CHANNELS], rows, "" if rows else NO_WELLS)
 
 
@@ -182,13 +168,13 @@ async def _days_of_wells(database: Database) -> dict[str, list[int]]:
     return {name: sorted(each, reverse=True) for name, each in days.items()}
 
 
-async def _last_readings(database: Database, days: Mapping[str, Sequence[int]]) -> dict[str, _Row]:
+async def _last_readings(database: Database, days: Mapping[str, Sequence[int]]) -> dict[str, Row]:
     """Each well -> its newest reading; empty where retention has dropped it.
 
     Wells that are heard of are asked for together, those that are not by the day when they were last.
     """
     yesterday_us = _now_us() // DAY_US * DAY_US - DAY_US
-    found: dict[str, _Row] = {}
+    found: dict[str, Row] = {}
     left = {name: iter(each) for name, each in days.items()}
     while left:
         groups: dict[int, list[str]] = defaultdict(list)
@@ -206,47 +192,6 @@ async def _last_readings(database: Database, days: Mapping[str, Sequence[int]]) 
 
 
 # ---------------------------------------------------------------------------------------------------- history
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """What a well measured in a period, oldest first."""
-
-    rows: Sequence[_Row]
-    every: Every
-    channels: Sequence[str]
-    period: Period
-    vibration_unit: str
-    notes: Sequence[str] = ()
-
-    @property
-    def _moment(self) -> str:
-        return "timestamp" if self.every is Every.RAW else "bucket"
-
-    @property
-    def answer(self) -> Answer:
-        """As rows."""
-        rows = [{**row, self._moment: to_iso(row[self._moment])} for row in self.rows]
-        if self.every is Every.RAW:
-            measured = _channel_columns(rows, self.channels, {self.vibration_unit})
-            return Answer([*RAW_COLUMNS, *measured, BAD_CHANNELS], rows, notes=self.notes)
-        measured = _rollup_columns(rows, self.channels, {self.vibration_unit})
-        return Answer([*ROLLUP_COLUMNS, *measured], rows, notes=self.notes)
-
-    def charts(self, width: int) -> list[str]:
-        """As lines `width` characters wide: a chart for each channel that has values."""
-        low, mean, high = ("", "", "") if self.every is Every.RAW else ("_min", "_mean", "_max")
-        lines: list[str] = []
-        for channel in self.channels:
-            spans = [
-                Span(row[self._moment], row[channel + low], row[channel + mean], row[channel + high])
-                for row in self.rows
-                if row[channel + mean] is not None
-            ]
-            if spans:
-                title = f"{channel}, {_unit(channel, {self.vibration_unit})}"
-                lines += [*draw(title, spans, self.rows[0][self._moment], self.rows[-1][self._moment], width), ""]
-        return lines or ["nothing to draw"]
 
 
 async def history(
@@ -275,7 +220,7 @@ async def history(
 
 async def _newest_rows(
     database: Database, name: str, period: Period, every: Every, channels: Sequence[str], limit: int
-) -> list[_Row]:
+) -> list[Row]:
     """The newest rows of a period, newest first.
 
     Of readings a day is asked for first, then further back in growing steps: chunks that the newest rows are not in are
@@ -284,7 +229,7 @@ async def _newest_rows(
     query = _history_query(every, channels)
     if every is not Every.RAW:
         return await database.fetch(query, name, period.since_us, period.until_us, limit)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     since_us, step_us = period.until_us, DAY_US
     while len(rows) < limit and since_us > period.since_us:
         until_us, since_us = since_us, max(since_us - step_us, period.since_us)
@@ -347,10 +292,10 @@ def _what_lacks(now_us: int, marked_us: int) -> list[str]:
     if now_us - marked_us <= FRESH_US:
         return []
     due = "; `esp-ingestd maintenance` is due" if now_us - marked_us > DUE_US else ""
-    return [f"what came since {_to_second(to_iso(marked_us))} is not all in yet{due}"]
+    return [f"what came since {to_second(to_iso(marked_us))} is not all in yet{due}"]
 
 
-def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) -> _Row:
+def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) -> Row:
     uptime_s = float(total.get("uptime_s", 0.0))
     return {
         "well_id": name,
@@ -441,7 +386,7 @@ async def alarm_history(
         }
         for row in reversed(found[:limit])
     ]
-    headline = "" if rows else f"no alarm changed since {_to_second(to_iso(since_us))}"
+    headline = "" if rows else f"no alarm changed since {to_second(to_iso(since_us))}"
     return Answer(TRANSITION_COLUMNS, rows, headline, notes)
 
 
@@ -479,108 +424,6 @@ def _require(name: str, known: Iterable[str]) -> None:
     meant = f"; is it {', '.join(near)}?" if near else f"; `esp-ingestd wells` lists the {len(known)} that there are"
     raise ValueError(f"no well {name!r}{meant}")
 
-
-# ----------------------------------------------------------------------------------------------------- columns
-
-
-def _unit(channel: str, vibration_units: Iterable[str]) -> str:
-    """The unit of a channel, vibration in that of the wells that are shown."""
-    return " or ".join(sorted(vibration_units)) if channel == "vibration" else UNITS[channel]
-
-
-def _channel_columns(rows: Sequence[Mapping[str, Any]], channels: Iterable[str], units: set[str]) -> list[Column]:
-    return [
-        Column(each, f"{each}\n{_unit(each, units)}", decimals(row[each] for row in rows), rank=1) for each in channels
-    ]
-
-
-def _rollup_columns(rows: Sequence[Mapping[str, Any]], channels: Iterable[str], units: set[str]) -> list[Column]:
-    """For programs every part; for people the mean, and what it lies between."""
-    columns = []
-    for each in channels:
-        show = decimals(row[f"{each}_{part}"] for row in rows for part in PARTS)
-        for part in PARTS:
-            heading = f"{each}\n{part}, {_unit(each, units)}"
-            columns.append(
-                Column(f"{each}_{part}", heading, show, rank=1 if part == "mean" else 2, in_table=part != "last")
-            )
-    return columns
-
-
-def _to_second(moment: str) -> str:
-    """For people, without the fraction."""
-    return f"{moment[:19]}Z"
-
-
-def _to_age(age_s: float) -> str:
-    return to_words(round(age_s * SECOND_US))
-
-
-def _to_hours(uptime_s: float) -> str:
-    return f"{uptime_s / 3600:.1f}"
-
-
-def _unless_zero(count: int) -> str:
-    return str(count or "")
-
-
-UNITS: Final = {channel.name: channel.unit for channel in CHANNELS}
-PARTS: Final = ("min", "mean", "max", "last")
-NO_WELLS: Final = "no well has sent a reading yet"
-FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
-BAD_CHANNELS: Final = Column("bad_channels", "doubted", ", ".join, rank=1)
-AGE: Final = Column("age_s", "age", _to_age)
-WELL_COLUMNS: Final = (
-    Column("well_id", "well"),
-    Column("state"),
-    Column("last_reading", "last reading", _to_second),
-    AGE,
-    Column("alarms", show=_unless_zero),
-    Column("worst"),
-)
-LATEST_COLUMNS: Final = (Column("well_id", "well"), Column("timestamp", show=_to_second), AGE)
-RAW_COLUMNS: Final = (Column("well_id", in_table=False), Column("timestamp", show=_to_second))
-ROLLUP_COLUMNS: Final = (
-    Column("well_id", in_table=False),
-    Column("bucket", "from", _to_second),
-    Column("readings"),
-    Column("uptime_s", "up\nh", _to_hours),
-)
-SUMMARY_COLUMNS: Final = (
-    Column("well_id", "well"),
-    Column("readings", show="{:,}".format),
-    Column("uptime_s", in_table=False),
-    Column("uptime", "up", "{:.0%}".format),
-    Column("flow_rate_mean", "flow\nbbl/d", "{:,.0f}".format),
-    Column("alarms", is_prose=True, only_in_table=True),
-    *(Column(f"alarms_{severity}", in_table=False) for severity in WORST_FIRST),
-    Column("dead_letters", "dead\nletters", _unless_zero),
-)
-STANDING_COLUMNS: Final = (
-    Column("well_id", "well"),
-    Column("severity"),
-    Column("diagnosis"),
-    Column("state", rank=1),
-    Column("raised_at", in_table=False),
-    Column("age_s", "for", _to_age),
-    Column("count", "times", rank=2),
-    Column("message", is_prose=True),
-    Column("actions", in_table=False),
-    Column("alarm_id", in_table=False),
-)
-TRANSITION_COLUMNS: Final = (
-    Column("timestamp", show=_to_second),
-    Column("well_id", "well"),
-    Column("severity", rank=1),
-    Column("diagnosis"),
-    Column("change", only_in_table=True),
-    Column("transition", in_table=False),
-    Column("state", in_table=False),
-    Column("reason", in_table=False),
-    Column("message", is_prose=True),
-    Column("alarm_id", in_table=False),
-    Column("event_id", in_table=False),
-)
 
 # --------------------------------------------------------------------------------------------------------- SQL
 

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from esp_ingestd import queries, table
+from esp_ingestd.answer import Period, channel_columns
 from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
@@ -27,7 +28,7 @@ from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import Database
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.moment import Every
-from esp_ingestd.queries import DAY_US, HOUR_US, Period
+from esp_ingestd.queries import DAY_US, HOUR_US
 from esp_ingestd.table import Format
 
 if TYPE_CHECKING:
@@ -612,7 +613,7 @@ def test_a_table_leaves_out_what_it_has_no_room_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"well_id": "WELL-001", **dict.fromkeys(CHANNEL_NAMES, 1234.5), "torque": None}]
-    columns = [table.Column("well_id"), *queries._channel_columns(rows, CHANNEL_NAMES, {"g"})]
+    columns = [table.Column("well_id"), *channel_columns(rows, CHANNEL_NAMES, {"g"})]
     monkeypatch.setattr(table, "terminal_width", lambda: 80)
     left_out = table.show_rows(rows, columns, Format.TABLE)
     output = capsys.readouterr().out

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from services import execute
 
 from esp_ingestd import queries
+from esp_ingestd.answer import Period
 from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.decode import Decoder
@@ -89,7 +90,7 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     assert (await queries.summary(people, [], 0)).rows[0]["well_id"] == "WELL-001"
     assert (await queries.standing_alarms(people, (), None, None)).rows == []
     assert (await queries.alarm_history(people, (), None, 0, 10)).rows == []
-    everything = queries.Period(since_us=0, until_us=queries.FOREVER_US)
+    everything = Period(since_us=0, until_us=queries.FOREVER_US)
     for every in Every:
         await queries.history(people, Wells(), "WELL-001", everything, every, ["pip"], 10)
     await people.close()
