@@ -29,6 +29,16 @@ ODD: dict[str, dict[str, object]] = {
     "dead sensor, text": {"motor_temp": "BAD"},
     "refused": {"timestamp": None},
 }
+HOPELESS = (
+    "1",
+    "[]",
+    "{}",
+    '{"pip":1}',
+    '{"timestamp":1}',
+    '{"timestamp":1795000000}',
+    '{"timestamp":"2026-01-01T00:00"}',
+)
+MIB = 1_048_576
 RUNS = 15
 READINGS = 5_000  # a run
 
@@ -45,6 +55,17 @@ def cpu_us(decoder: Decoder, payload: bytes, readings: int) -> float:
     return min(runs)
 
 
+def whole_ms(decoder: Decoder, element: str) -> float:
+    """CPU milliseconds of the largest payload taken, an array of one element again and again."""
+    payload = f"[{','.join([element] * ((MIB - 2) // (len(element) + 1)))}]".encode()
+    runs = []
+    for _ in range(3):
+        began = time.process_time()
+        decoder.decode(TOPIC, payload, NOW_US)
+        runs.append((time.process_time() - began) * 1e3)
+    return min(runs)
+
+
 def main() -> None:
     """Print the table; in the last column one reading of a hundred is odd."""
     decoder = Decoder(["esp/{well_id}/telemetry"])
@@ -55,6 +76,9 @@ def main() -> None:
         every = cpu_us(decoder, json.dumps([element] * 100).encode(), 100)
         one = cpu_us(decoder, json.dumps([READING] * 99 + [element]).encode(), 100)
         print(f"{name:<20} {single:>8.1f} {every:>14.1f} {one:>14.1f}")
+    print("\nCPU ms a payload of 1 MiB, for so long the others wait")
+    for element in (json.dumps(READING), *HOPELESS):
+        print(f"{element[:34]:<34} {whole_ms(decoder, element):>8.0f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import islice
 from math import isfinite
 from typing import Any, Final, Literal, NamedTuple
 
@@ -178,7 +178,15 @@ class Decoder:
         readings: list[Reading] = []
         counts: Counter[Reason] = Counter()
         details: list[dict[str, object]] = []
+        no_objects = no_timestamps = 0
         for index, element in enumerate(document if in_array else [document]):
+            if len(details) == MAX_DETAILS and not is_deep:  # half a million of these must not cost seconds
+                if element.__class__ is not dict:
+                    no_objects += 1
+                    continue
+                if source.is_valid and "timestamp" not in element and "well_id" not in element:
+                    no_timestamps += 1
+                    continue
             try:
                 fields = _to_fields(element, MAX_DEPTH - in_array if is_deep else None)
                 readings.append(self._to_reading(fields, source, received_us, int(in_array), is_odd=True))
@@ -186,6 +194,8 @@ class Decoder:
                 counts[refused.reason] += 1
                 if len(details) < MAX_DETAILS:
                     details.append({"index": index, "reason": refused.reason, "why": str(refused)})
+        counts.update({Reason.NOT_AN_OBJECT: no_objects, Reason.NO_TIMESTAMP: no_timestamps})
+        counts = +counts
         return Decoded(readings, _to_rejection(counts, details) if counts else None)
 
     def _to_reading(
@@ -255,7 +265,10 @@ def _element_schema() -> core_schema.CoreSchema:
         schemas[channel.name] = core_schema.nullable_schema(either)
     return core_schema.typed_dict_schema(
         {
-            name: core_schema.typed_dict_field(core_schema.with_default_schema(schema, default=None), required=False)
+            # Without a timestamp it is refused anyway: an array of `{}` is not to be filled up with blanks first.
+            name: core_schema.typed_dict_field(schema, required=True)
+            if name == "timestamp"
+            else core_schema.typed_dict_field(core_schema.with_default_schema(schema, default=None), required=False)
             for name, schema in schemas.items()
         },
         extra_behavior="allow",
@@ -430,14 +443,18 @@ def _to_json_text(extra: Mapping[str, object], levels_above: int) -> str:
     return text
 
 
-def _depth(document: object) -> int:
-    """Levels of objects and arrays; 0 for a scalar. Counts no further than one beyond what is allowed."""
-    levels = 0
-    here: Iterable[object] = (document,)
-    while (containers := [each for each in here if isinstance(each, (dict, list))]) and levels <= MAX_DEPTH:
-        levels += 1
-        here = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in containers)
-    return levels
+def _depth(document: object, most: int = MAX_DEPTH + 1) -> int:
+    """Levels of objects and arrays; 0 for a scalar. Counts no further than `most`."""
+    if not isinstance(document, (dict, list)):
+        return 0
+    deepest = 0
+    if most > 1:
+        for each in document.values() if isinstance(document, dict) else document:
+            if each.__class__ is dict or each.__class__ is list:
+                deepest = max(deepest, _depth(each, most - 1) if each else 1)
+                if deepest == most - 1:
+                    break
+    return deepest + 1
 
 
 def _refuse_whole(reason: Reason, why: str, **detail: object) -> Decoded:

@@ -300,6 +300,23 @@ def test_an_array_of_elements_refused_has_the_first_reason_and_a_bounded_detail(
     assert rejection.detail["refused"] == 1_002
 
 
+@pytest.mark.parametrize("topic", [TOPIC, "any/where"])
+@pytest.mark.parametrize("deep", [b"", b"[" * 40 + b"]" * 40])
+def test_of_bad_elements_beyond_count_each_is_refused_for_what_it_is(topic: str, deep: bytes) -> None:
+    """Beyond MAX_DETAILS the hopeless are counted at sight: an array of nothing else must not cost seconds."""
+    good = b'{"timestamp":1795000000,"pip":1,"well_id":"WELL-1"}'
+    each = [b"1", b"null", b"[]", b'"x"', b"{}", b'{"pip":1}', b'{"well_id":"a b"}', b'{"timestamp":1}', good, deep]
+    every = [element for element in each if element]
+    once = decoder.decode(topic, b"[" + b",".join(every) + b"]", NOW_US)
+    often = decoder.decode(topic, b"[" + b",".join(every * 50) + b"]", NOW_US)
+    assert once.rejection
+    assert often.rejection
+    assert often.rejection.reason == once.rejection.reason == Reason.NOT_AN_OBJECT
+    assert often.rejection.counts == {reason: 50 * count for reason, count in once.rejection.counts.items()}
+    assert sum(once.rejection.counts.values()) == len(every) - 1
+    assert (len(once.readings), len(often.readings)) == (1, 50)
+
+
 def test_units_are_converted_before_ranges_are_judged() -> None:
     metric = Decoder(
         ["esp/{well_id}/telemetry", "any/+"],
