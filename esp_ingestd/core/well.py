@@ -13,9 +13,9 @@ Operating state, from drive frequency and motor current:
     3. A change of frequency by 1 Hz or 2 % is `transient` for as long as the well takes to follow.
     4. One reading that shows a stopped pump between two that show it turning was no stop.
     5. A drive that is told to stop ramps down. A stop is surely a trip where readings are so close that a ramp would
-       have been seen. Where it could have been missed, or no drive reports, a stop is likely a trip if the pump was
-       ailing; or if it ran settled and at full speed ten minutes before and has not stopped for ten days: a well that
-       stops more often does so by habit. At rarer readings a sound pump's stop is not told from a planned one.
+       have been seen, and nearly so where the pump was ailing. Where no drive reports, or a ramp could have been
+       missed, it may be one if the pump ran settled and at full speed ten minutes before and has not stopped for ten
+       days: a well that stops more often does so by habit. How sure is sure enough, the tree says.
 """
 
 import dataclasses
@@ -139,8 +139,11 @@ SPARSE_US: Final = 660 * SECOND_US
 HABIT_US: Final = 864_000 * SECOND_US
 """A well that stops more often than this stops by habit."""
 SURE: Final = 1.0
+AILING: Final = 0.9
+CLOSE: Final = 0.8
 LIKELY: Final = 0.6
-"""How sure it is that nobody asked for a stop: a ramp would have been seen; or could have been missed."""
+"""How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
+where no drive reports; a ramp could have been missed."""
 STEADY_US: Final = 300 * SECOND_US
 FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
@@ -521,12 +524,13 @@ class Well:
         if drive and step_us <= FINE_US:
             return SURE
         if self.troubled:
-            return LIKELY
+            return AILING
         doubted = self._hertz_doubted == self._hertz_doubted
         full = not doubted if drive else self.features[_CURRENT] >= RAMPED
         seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
-        sound = self.state == RUNNING and full and seldom
-        return LIKELY if sound and step_us <= SPARSE_US else 0.0
+        if not (self.state == RUNNING and full and seldom and step_us <= SPARSE_US):
+            return 0.0
+        return CLOSE if step_us <= FINE_US else LIKELY
 
     def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""

@@ -11,6 +11,7 @@ from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.simulator import Fault, Field
 
@@ -55,6 +56,7 @@ def play(
     settings: Mapping[str, WellSettings] | None = None,
     delay_s: Callable[[float], float] = lambda _: 0.0,
     seed: int = 1,
+    tree: Tree = TREE,
 ) -> list[list[Told]]:
     """What is told of each well: `settled_s` of health, then the fault; one more well stays healthy at the end.
 
@@ -70,6 +72,7 @@ def play(
         settings: None: nameplate and trip temperature of each motor.
         delay_s: by the seconds since the onset, how much later a reading arrives.
         seed: of the field.
+        tree: the one that ships, or another one.
     """
     settled_s = max((12 if interval_s >= MINUTE_S else 4) * HOUR_S, 40 * interval_s) if settled_s is None else settled_s
     after_s = max(4 * HOUR_S, 20 * interval_s) if after_s is None else after_s
@@ -77,7 +80,7 @@ def play(
     faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]
     field = Field(wells + 1, start_us=FIELD_START_US, seed=seed, faults=faults, interval_s=interval_s)
     known = settings_of(field) if settings is None else settings
-    diagnostician = Diagnostician(TREE, lambda well_id: known.get(well_id, WellSettings()))
+    diagnostician = Diagnostician(tree, lambda well_id: known.get(well_id, WellSettings()))
     decoder = Decoder(("esp/{well_id}/telemetry",))
     told: dict[str, list[Told]] = {well_id: [] for well_id in field.well_ids}
 

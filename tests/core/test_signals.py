@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 from core.signals import HOUR_S, Soil, play, raised
 from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, TREE, Run, reading, told
+from core.test_tree import TEXT
 
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 
 DAY_S = 24 * HOUR_S
-SAMPLINGS = (1.0, 10.0, 60.0, 300.0, 600.0, 1200.0, 1800.0)
+SLOW = (60.0, 300.0, 600.0, 1200.0, 1800.0)
+EVERY_STOP = Tree.parse(TEXT.replace("unplanned_stop > 0.7", "unplanned_stop > 0.5"))
+"""For those who rather hear of a planned stop than miss a trip."""
 
 
 def settled_s(interval_s: float) -> float:
@@ -36,12 +40,12 @@ def settled_s(interval_s: float) -> float:
         (1.0, ()),
         *((interval_s, ()) for interval_s in (10.0, 60.0, 300.0, 600.0)),
         *((interval_s, ("vsd_frequency",)) for interval_s in (10.0, 60.0, 300.0, 600.0)),
-        (300.0, ("flow_rate", "discharge_pressure", "motor_temp", "vibration")),
+        (60.0, ("flow_rate", "discharge_pressure", "motor_temp", "vibration")),
     ],
 )
 def test_a_trip_is_told_at_the_stop_and_ends_with_the_next_start(interval_s: float, without: tuple[str, ...]) -> None:
-    wells = play("trip", interval_s, settled_s=settled_s(interval_s), after_s=HOUR_S, without=without)
-    for well in wells:
+    tree = EVERY_STOP if interval_s > 75 else TREE
+    for well in play("trip", interval_s, settled_s=settled_s(interval_s), after_s=HOUR_S, without=without, tree=tree):
         assert [str(each) for each in well] == ["raised TRIP", "cleared TRIP"]
         assert well[0].after_s <= 2 * interval_s
         assert 1800 <= well[1].after_s <= 1800 + 2 * interval_s
@@ -49,11 +53,14 @@ def test_a_trip_is_told_at_the_stop_and_ends_with_the_next_start(interval_s: flo
 
 @pytest.mark.parametrize(
     ("interval_s", "without"),
-    [(1.0, ()), (10.0, ()), (60.0, ()), (10.0, ("vsd_frequency",)), (60.0, ("vsd_frequency",))],
+    [(1.0, ()), *((interval_s, none) for interval_s in (10.0, *SLOW) for none in ((), ("vsd_frequency",)))],
 )
 def test_a_drive_that_ramps_down_raises_nothing(interval_s: float, without: tuple[str, ...]) -> None:
     settled = settled_s(interval_s)
-    assert play("planned_stop", interval_s, settled_s=settled, after_s=HOUR_S, without=without) == [[], []]
+    assert play("planned_stop", interval_s, settled_s=settled, after_s=HOUR_S + 3 * interval_s, without=without) == [
+        [],
+        [],
+    ]
 
 
 def ramped(run: Run, minutes: float, *, hertz: bool = True) -> list[str]:
@@ -71,7 +78,7 @@ def ramped(run: Run, minutes: float, *, hertz: bool = True) -> list[str]:
 @pytest.mark.parametrize("step_s", [10.0, 60.0, 300.0, 600.0, 1200.0])
 @pytest.mark.parametrize("hertz", [True, False])
 def test_a_ramp_of_a_quarter_of_an_hour_is_seen_at_any_sampling(step_s: float, hertz: bool) -> None:  # noqa: FBT001
-    run = Run(step_s=step_s)
+    run = Run(step_s=step_s, tree=EVERY_STOP)
     channels: dict[str, float | None] = {} if hertz else {"vsd_frequency": None}
     assert not run.then(DAY_S, **channels)
     assert not ramped(run, 15, hertz=hertz)
@@ -81,7 +88,7 @@ def test_a_ramp_of_a_quarter_of_an_hour_is_seen_at_any_sampling(step_s: float, h
 def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops(
     habit_days: float, found: list[str]
 ) -> None:
-    run = Run(step_s=300)
+    run = Run(step_s=300, tree=EVERY_STOP)
     run.then(DAY_S)
     assert told(run.then(HOUR_S, **STANDING)) == ["raised TRIP high"]
     assert run.events[0].confidence < 0.8  # the ramp may have been missed
@@ -134,11 +141,55 @@ def test_a_well_without_a_nameplate_trips_too() -> None:
     assert told(run.then(30, **STANDING)) == ["raised TRIP high"]
 
 
+# ------------------------------------------------------------------------------------------------------ protection
+
+
+@pytest.mark.parametrize("interval_s", SLOW)
+@pytest.mark.parametrize(
+    ("kind", "within_s", "without"),
+    [
+        ("overload", 1500, ()),
+        ("overload", 1500, ("vsd_frequency", "flow_rate")),
+        ("motor_overtemp", 2700, ("flow_rate", "discharge_pressure")),
+        ("motor_overtemp", 2700, ("vsd_frequency",)),
+        ("vibration", 4500, ("flow_rate", "motor_temp")),
+        ("electrical_fault", 600, ()),
+        ("electrical_fault", 900, ("current_unbalance", "vsd_frequency")),
+    ],
+)
+def test_a_machine_in_danger_is_named_first_at_any_sampling(
+    interval_s: float, kind: str, within_s: float, without: tuple[str, ...]
+) -> None:
+    settled = max(14 * HOUR_S, 50 * interval_s)
+    for well in play(kind, interval_s, settled_s=settled, without=without, after_s=3 * HOUR_S + 5 * interval_s):
+        assert raised(well)[:1] == [kind.upper()]
+        assert well[0].after_s <= within_s + 3 * interval_s
+
+
+@pytest.mark.parametrize("step_s", [1.0, 10.0, 60.0, 300.0, 1200.0])
+def test_a_rotor_that_is_locked_at_the_start_is_a_stall_and_no_overload(step_s: float) -> None:
+    run = Run(step_s=step_s)
+    run.then(max(HOUR_S, 5 * step_s))
+    for share in (0.8, 0.5, 0.2):
+        run.then(step_s, vsd_frequency=60 * share, motor_current=60 * share)
+    run.then(10 * step_s, **STANDING)
+    assert told(run.then(max(90, step_s), motor_current=300, flow_rate=0, vsd_frequency=8)) == ["raised STALL critical"]
+    assert "OVERLOAD" not in {event.diagnosis for event in run.events}
+
+
+def test_an_inrush_without_a_drive_is_no_stall() -> None:
+    run = Run(step_s=60)
+    run.then(HOUR_S, vsd_frequency=None)
+    run.then(HOUR_S, **(STANDING | {"vsd_frequency": None}))
+    run.then(60, motor_current=500, flow_rate=0, vsd_frequency=None)
+    run.then(HOUR_S, vsd_frequency=None)
+    assert "STALL" not in {event.diagnosis for event in run.events}
+
+
 # ---------------------------------------------------------------------------------------------------- SENSOR_FAULT
 
 Payload = dict[str, Any]
 GAUGE = ("pip", "motor_temp", "vibration", "discharge_pressure", "intake_temp")
-SLOW = (60.0, 300.0, 600.0, 1200.0, 1800.0)
 
 
 def from_the_onset(change: Callable[[Payload], Payload]) -> Soil:
