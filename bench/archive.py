@@ -6,22 +6,19 @@ COPY alone, out of the table in the same order and into it from lines that are i
 same run: compare within one run, as ratios, since another run had another neighbour.
 """
 
-import argparse
 import asyncio
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
 from zlib import crc32
 
 import asyncpg
+from on_rows import run_on_rows
 
-from esp_ingestd import embedded
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.reading import SECOND_US, to_datetime
 from esp_ingestd.database import COLUMNS
@@ -133,24 +130,5 @@ def measure(folder: Path, dsn: str, rows: int) -> None:
     print(f"Parquet {parquet:.1f} bytes a row, the table {size:.1f}: {parquet / size:.1%}", flush=True)
 
 
-def main() -> None:
-    """Find a database and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=500_000, help="rows of the day (default 500000)")
-    parser.add_argument("--dsn", help="an empty database (default: one of its own, for the time of the run)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        print(f"{os.cpu_count()} cores shared by program and database; {options.rows} rows of {WELLS} wells")
-        if options.dsn:
-            print(f"database at {urlsplit(options.dsn).hostname}")
-            measure(folder, options.dsn, options.rows)
-        else:
-            with embedded.Database(folder / "database") as database:
-                print(f"{database.edition_hint}, {database.source}")
-                measure(folder, database.dsn, options.rows)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_rows(__doc__, measure, rows=500_000, what=f"rows of the day, of {WELLS} wells")

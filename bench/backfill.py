@@ -6,24 +6,21 @@ are in memory already and in batches of the same size, is measured in the same r
 one run, as ratios, since another run had another neighbour.
 """
 
-import argparse
 import asyncio
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pyarrow.csv
 import pyarrow.parquet
 from load import reading
+from on_rows import run_on_rows
 
-from esp_ingestd import embedded
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.reading import to_datetime, to_iso
 from esp_ingestd.database import COLUMNS
@@ -110,24 +107,5 @@ def measure(folder: Path, dsn: str, rows: int) -> None:
         print(f"{'  COPY':<10} {alone:>8.0f}", flush=True)
 
 
-def main() -> None:
-    """Find a database and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300_000, help="rows of each file (default 300000)")
-    parser.add_argument("--dsn", help="an empty database (default: one of its own, for the time of the run)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        print(f"{os.cpu_count()} cores shared by program and database; {options.rows} rows of {WELLS} wells")
-        if options.dsn:
-            print(f"database at {urlsplit(options.dsn).hostname}")
-            measure(folder, options.dsn, options.rows)
-        else:
-            with embedded.Database(folder / "database") as database:
-                print(f"{database.edition_hint}, {database.source}")
-                measure(folder, database.dsn, options.rows)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_rows(__doc__, measure, rows=300_000, what=f"rows of each file, of {WELLS} wells")

@@ -28,6 +28,7 @@ from esp_ingestd.archive.ledger import (
     open_database,
     present_days,
     record,
+    require_columns,
     working,
 )
 from esp_ingestd.archive.merge import Merger
@@ -258,6 +259,7 @@ class _Archiver:
     async def archive(self, day: date, stored_rows: int, steps: _Steps) -> DayResult:
         """Bring a day into the archive as it is now."""
         try:
+            await require_columns(self._session, self._table)
             with ExitStack() as stack:
                 old = await asyncio.to_thread(self._old_version, day, stored_rows, stack)
                 return await self._archive(day, old, stack, steps)

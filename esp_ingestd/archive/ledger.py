@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from esp_ingestd.archive import Busy
+from esp_ingestd.archive import ArchiveError, Busy
 from esp_ingestd.archive.tables import Kind, Table
 from esp_ingestd.config import Settings
 from esp_ingestd.core.reading import SECOND_US, to_datetime, to_microseconds
@@ -132,6 +132,16 @@ async def export(
     return stored
 
 
+async def require_columns(session: Session, table: Table) -> None:
+    """See that a table has no columns but those that are archived.
+
+    Raises:
+        ArchiveError: it has.
+    """
+    if strange := sorted({row[0] for row in await session.fetch(_COLUMNS, table.name)} - set(table.names)):
+        raise ArchiveError(f"has columns that would not be archived: {', '.join(strange)}")
+
+
 async def record(session: Session, table: Table, known: Known) -> None:
     """Note what was archived; a drop that was noted before stays noted."""
     await session.execute(
@@ -203,6 +213,9 @@ _CHUNKS: Final = """
 """
 _COUNT: Final = """
     SELECT count(*) FROM {table} WHERE "timestamp" >= $1 AND "timestamp" < $2
+"""
+_COLUMNS: Final = """
+    SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
 _SOME: Final = """
     SELECT EXISTS (SELECT FROM {table} WHERE "timestamp" >= $1 AND "timestamp" < $2)
