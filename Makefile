@@ -38,6 +38,7 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@.ci/services
 	@$(python) bench/ingest.py --tree protection $(ARGS)
 	@$(python) bench/ingest.py --tree whole $(ARGS)
+	@$(python) bench/alerts.py
 	@$(python) bench/stages.py
 	@$(python) bench/decode.py
 	@$(python) bench/diagnosis.py
