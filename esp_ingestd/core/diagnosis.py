@@ -118,6 +118,7 @@ class Patient:
     def follow(self, events: Sequence[AlarmEvent]) -> None:
         """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
         well = self.well
+        well.alarmed = any(a.diagnosis.group != "data" and a.stands for a in self.alarms.values())
         well.troubled = any(a.diagnosis.group != "data" and a.hopeful() for a in self.alarms.values())
         if any(event.transition == "raised" and event.group != "data" for event in events):
             well.distrust()

@@ -13,9 +13,10 @@ Operating state, from drive frequency and motor current:
     3. A change of frequency by 1 Hz or 2 % is `transient` for as long as the well takes to follow.
     4. One reading that shows a stopped pump between two that show it turning was no stop.
     5. A drive that is told to stop ramps down. A stop is surely a trip where readings are so close that a ramp would
-       have been seen, and nearly so where the pump was ailing. Where no drive reports, or a ramp could have been
-       missed, it may be one if the pump ran settled and at full speed ten minutes before and has not stopped for ten
-       days: a well that stops more often does so by habit. How sure is sure enough, the tree says.
+       have been seen, and nearly so where an alarm stood, or was about to on a well that seldom stops. Where no drive
+       reports, or a ramp could have been missed, it may be one if the pump ran settled and at full speed ten minutes
+       before and has not stopped for ten days: a well that stops more often does so by habit. How sure is sure enough,
+       the tree says.
 """
 
 import dataclasses
@@ -176,6 +177,7 @@ _REMEMBERED: Final = (
     "_longest_quiet_us",
     "_usual_quiet_us",
     "gap",
+    "alarmed",
     "troubled",
     "state",
     "started_us",
@@ -227,6 +229,7 @@ class Well:
         "_usual_quiet_us",
         "_waiting",
         "_window",
+        "alarmed",
         "baselines",
         "features",
         "gap",
@@ -254,6 +257,8 @@ class Well:
         self._usual_quiet_us = 0
         self.gap = False
         """The reading before the present one was too long ago to continue from."""
+        self.alarmed = False
+        """A process alarm stands. Set by the diagnostician."""
         self.troubled = False
         """A process alarm is pending or stands: nothing is learned meanwhile. Set by the diagnostician."""
         self.state = UNKNOWN
@@ -523,11 +528,11 @@ class Well:
             return 0.0
         if drive and step_us <= FINE_US:
             return SURE
-        if self.troubled:
-            return AILING
         doubted = self._hertz_doubted == self._hertz_doubted
         full = not doubted if drive else self.features[_CURRENT] >= RAMPED
         seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
+        if self.alarmed or (self.troubled and seldom):
+            return AILING
         if not (self.state == RUNNING and full and seldom and step_us <= SPARSE_US):
             return 0.0
         return CLOSE if step_us <= FINE_US else LIKELY

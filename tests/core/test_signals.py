@@ -119,6 +119,16 @@ def test_an_ailing_pump_that_stops_has_tripped_at_any_sampling() -> None:
     assert run.events[-1].evidence["load_before_stop"] == pytest.approx(1.22)
 
 
+@pytest.mark.parametrize(("after_days", "found"), [(2, []), (11, ["raised TRIP high"])])
+def test_a_pump_that_was_about_to_ail_has_tripped_unless_it_stops_by_habit(after_days: float, found: list[str]) -> None:
+    run = Run(step_s=600)
+    run.then(DAY_S)
+    run.then(HOUR_S, **STANDING)
+    run.then(after_days * DAY_S)
+    assert not run.then(600, motor_current=122)
+    assert told(run.then(HOUR_S, **STANDING)) == found
+
+
 def test_a_sound_pump_that_stops_between_readings_too_rare_for_a_ramp_is_not_called_tripped() -> None:
     run = Run(step_s=1200)
     run.then(DAY_S)
