@@ -35,6 +35,7 @@ from asyncpg.connect_utils import SessionAttribute
 from esp_ingestd.config import DatabaseSettings, mask_dsn, shipped
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, DeadLetter, Written
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
 from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
@@ -637,12 +638,15 @@ class Database:
         if mark:
             await connection.execute(_UPSERT_LOAD_MARK, *mark)
         letter_rows = [_dead_letter_row(letter) for letter in letters]
-        event_rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in batch.events]
+        new = await self._new_events(connection, batch.events)
+        event_rows = [(*_event_row(event), batch.published.get(event.event_id)) for event in new]
         alarm_rows = [_alarm_row(event) for event in batch.events]
+        command_rows = [_command_row(each) for each in batch.commands]
         unkept = [
             *[f"dead letter: {why}" for why in await self._write_each(connection, _UPSERT_DEAD_LETTER, letter_rows)],
             *[f"alarm event: {why}" for why in await self._write_each(connection, _INSERT_EVENT, event_rows)],
             *[f"alarm state: {why}" for why in await self._write_each(connection, _UPSERT_ALARM, alarm_rows)],
+            *[f"command: {why}" for why in await self._write_each(connection, _INSERT_COMMAND, command_rows)],
         ]
         if marks := list(marks_of(batch)):
             await connection.executemany(_INSERT_MARK, marks)
@@ -670,6 +674,16 @@ class Database:
                         raise
                     refused.append(_describe(of_row))
         return refused
+
+    @staticmethod
+    async def _new_events(connection: "Connection[Any]", events: Sequence[AlarmEvent]) -> Sequence[AlarmEvent]:
+        """The transitions that are not stored yet; a command that is delivered again has its event at another time."""
+        told = {event.event_id: event for event in reversed(events) if event.transition}
+        if not told:
+            return ()
+        since_us = min(event.raised_at_us for event in told.values())
+        stored = {row[0] for row in await connection.fetch(_STORED_EVENTS, list(told), since_us)}
+        return [event for event_id, event in reversed(told.items()) if event_id not in stored]
 
 
 async def copy_lines(
@@ -913,6 +927,20 @@ def _alarm_row(event: AlarmEvent) -> tuple[object, ...]:
         event.raised_at_us,
         event.timestamp_us,
         json.dumps(event.payload()),
+        event.seq,
+    )
+
+
+def _command_row(command: CommandRecord) -> tuple[object, ...]:
+    return (
+        command.command_id,
+        command.received_us,
+        command.well_id,
+        command.alarm_id,
+        command.command,
+        command.by,
+        command.comment,
+        command.duration_s,
     )
 
 
@@ -974,13 +1002,22 @@ _INSERT_EVENT: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
     ON CONFLICT (event_id, "timestamp") DO NOTHING
 """
+_STORED_EVENTS: Final = """
+    SELECT event_id FROM diagnostic_results WHERE event_id = ANY ($1) AND "timestamp" >= $2
+"""
 _UPSERT_ALARM: Final = """
-    INSERT INTO alarm_states AS old (well_id, diagnosis, alarm_id, state, severity, raised_at, "timestamp", event)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO alarm_states AS old
+        (well_id, diagnosis, alarm_id, state, severity, raised_at, "timestamp", event, seq)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     ON CONFLICT (well_id, diagnosis) DO UPDATE
     SET alarm_id = excluded.alarm_id, state = excluded.state, severity = excluded.severity,
-        raised_at = excluded.raised_at, "timestamp" = excluded."timestamp", event = excluded.event
-    WHERE excluded."timestamp" >= old."timestamp"
+        raised_at = excluded.raised_at, "timestamp" = excluded."timestamp", event = excluded.event, seq = excluded.seq
+    WHERE (excluded.raised_at, excluded.seq, excluded."timestamp") >= (old.raised_at, old.seq, old."timestamp")
+"""
+_INSERT_COMMAND: Final = """
+    INSERT INTO alarm_commands (command_id, received_at, well_id, alarm_id, command, "by", comment, duration_s)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (command_id) DO NOTHING
 """
 _TABLE_HEALTH: Final = """
     SELECT count(*), hypertable_size($1::text::regclass) FROM timescaledb_information.chunks

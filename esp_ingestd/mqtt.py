@@ -55,6 +55,7 @@ HEADERS_BYTES: Final = 131_072  # of a PUBLISH beside its payload: topic and pro
 MISC_INTERVAL_S: Final = 1.0
 
 _PUBLISH: Final = 0x30
+_RETAIN: Final = 0x01
 _PUBACK: Final = 0x40
 _QOS: Final = 0x06
 _FAILURE: Final = 0x80  # MQTT 5 reason codes from here on, and SUBACK's only one in 3.1.1
@@ -185,7 +186,9 @@ class _Paho(paho.Client):
                 properties_bytes, at = _read_length(buffer, at - 1, stop) or (0, stop)
             at += properties_bytes
         payload = buffer[at:stop]
-        self._owner.receive(topic, payload, delivery, received_us, size - at if size else len(payload))
+        owner = self._owner
+        receive = (owner.receive_retained or owner.receive) if command & _RETAIN else owner.receive
+        receive(topic, payload, delivery, received_us, size - at if size else len(payload))
         return True
 
     def _name_topic(self, raw: bytes) -> str:
@@ -298,13 +301,19 @@ class Mqtt:
         announce: bool = False,
         keep_session: bool = True,
         window: int = WINDOW,
+        receive_maximum: int | None = None,
+        insists: bool = True,
     ) -> None:
         """A connection as `client_id`; deliver what arrives on `subscriptions` to `receive`, in order of arrival.
 
         With `announce` it is said on the status topic whether we are online; without `keep_session` the broker
-        forgets us as soon as we go. At most `window` publications are sent that the broker has not accepted.
+        forgets us as soon as we go. At most `window` publications are sent that the broker has not accepted, and with
+        MQTT 5 it has at most `receive_maximum` deliveries in flight to us (`mqtt.receive_maximum` by default).
+        Unless it `insists`, a subscription that the broker refuses is logged and done without.
         """
         self.receive: Receive = receive or _ignore
+        self.receive_retained: Receive | None = None
+        """Who takes what the broker had kept from before we subscribed; None: `receive`."""
         self.connection = 0
         self.paused = False
         self._unpaused = asyncio.Event()
@@ -317,6 +326,8 @@ class Mqtt:
         self._announce = announce
         self._keep_session = keep_session
         self._window = window
+        self._receive_maximum = receive_maximum or settings.receive_maximum
+        self._insists = insists
         self._is_5 = settings.protocol == "5"
         self._client: _Paho | None = None
         self._lost = asyncio.Event()
@@ -548,7 +559,7 @@ class Mqtt:
             return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = settings.session_expiry_s if self._keep_session else 0
-        properties.ReceiveMaximum = settings.receive_maximum
+        properties.ReceiveMaximum = self._receive_maximum
         clean = not self._keep_session
         client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=clean, properties=properties)
 
@@ -596,7 +607,11 @@ class Mqtt:
                 for topic, reason in zip(self._subscriptions, reasons, strict=False)
                 if reason.is_failure
             ]
-            self._settle(f"subscription refused: {', '.join(refused)}; see its access control list" if refused else "")
+            fault = f"subscription refused: {', '.join(refused)}; see its access control list" if refused else ""
+            if fault and not self._insists:
+                _log.error("broker refuses a subscription", broker=self.address, why=fault)
+                fault = ""
+            self._settle(fault)
 
     def _on_disconnect(
         self, client: object, _userdata: object, _flags: object, reason: ReasonCode, _properties: object

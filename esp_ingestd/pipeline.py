@@ -1,6 +1,7 @@
 """How the stages are joined: intake, batches made durable, acknowledgement; and the only retry policy.
 
     receive   decode, diagnose, publish the alerts, put it all into the open batch          (called by the broker)
+    receive_command  heed or refuse it, publish what changed and the answer, into the same batch        (likewise)
     write     close a batch when it is due, make it durable: database, else spool, else wait           (task)
     settle    once a batch is durable and its alerts are answered, acknowledge its deliveries          (task)
     drain_overflow  what the spool holds goes to the database when that is back                        (task)
@@ -12,6 +13,8 @@ Rules:
     3. At rest: received + recovered = stored + duplicate + rejected + spooled (I2).
     4. An alert that the broker refuses, as its access control list may, stops nothing: the event is durable and not
        marked as published, so that it is told once the broker takes it.
+    5. A command is acknowledged as a reading is: once what it changed is durable and told. At most MOST_COMMANDS are
+       under way; beyond that they are dropped and counted, since nothing else bounds what the broker sends at QoS 0.
 """
 
 import asyncio
@@ -27,6 +30,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from esp_ingestd.config import Settings
+from esp_ingestd.core import command as commands
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger, Written
 from esp_ingestd.core.decode import Decoder, Reason
@@ -35,10 +39,13 @@ from esp_ingestd.core.reading import Reading
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Refused, Unavailable
-from esp_ingestd.telemetry import Metrics
+from esp_ingestd.telemetry import Annunciations, Metrics
 
 RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
 HOUR_US = 3_600_000_000
+MOST_COMMANDS = 100  # under way: each waits for its answer to be accepted
+REFUSALS_LOGGED_US = 60_000_000  # a flood of nonsense is one line a minute
+ANNUNCIATIONS = ("raised", "escalated", "unshelved")
 REMEMBER_US = 300_000_000  # a well is remembered every five minutes, and with each of its alarms
 RESTATED = 100  # states that are published again at once: what is new waits behind no more
 REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
@@ -98,11 +105,14 @@ class Intake(Protocol):
         """Acknowledge, in this order; how many were."""
 
 
-class Publisher(Protocol):
-    """Where alerts go."""
+class Alerts(Protocol):
+    """Where alerts go, and commands come from."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[str]:
         """Publish; the result is "" once the broker has accepted it, or why it refuses it."""
+
+    def acknowledge(self, deliveries: Sequence[int]) -> int:
+        """Acknowledge commands, in this order; how many were."""
 
 
 class Pipeline:
@@ -119,7 +129,7 @@ class Pipeline:
         overflow: Overflow | None,
         memory: Memory | None,
         intake: Intake,
-        alerts: Publisher,
+        alerts: Alerts,
         metrics: Metrics,
         report: Callable[[str, str], None] = lambda _name, _why: None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
@@ -165,6 +175,11 @@ class Pipeline:
         self._bytes = 0
         self._last_seen_us: dict[str, int] = {}
         self._undiagnosed = 0
+        self._commands = 0  # under way
+        self._refusals = 0  # that are not logged yet
+        self._refusals_logged_us = 0
+        self._replies_refused = False
+        self._annunciations = Annunciations()
         self.progress = 0
         """Rises with every batch written or tried."""
         metrics.readings_in_flight.set_function(lambda: self._rows)
@@ -195,6 +210,14 @@ class Pipeline:
         if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
             self._pause()
 
+    def receive_command(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
+        """Heed a command from SCADA, or refuse it, and answer; never raises on any input."""
+        self._take_command(topic, payload, delivery, received_us, size_bytes, retained=False)
+
+    def refuse_retained(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
+        """Refuse a command that the broker had kept: it would be given again at each start."""
+        self._take_command(topic, payload, delivery, received_us, size_bytes, retained=True)
+
     def pass_time(self) -> None:
         """Let the diagnosis know what time it is: silence is news too."""
         now_us = self._clock()
@@ -203,6 +226,10 @@ class Pipeline:
             self._announce(events, now_us)
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)
+        for how, alarms in self._diagnostician.figures(now_us)._asdict().items():
+            self._metrics.alarms_treated.labels(how).set(alarms)
+        for window, minutes in (("10m", 10), ("1h", 60)):
+            self._metrics.annunciations.labels(window).set(self._annunciations.within(minutes, now_us))
 
     def adopt(self, tree: Tree, wells: Callable[[str], WellSettings]) -> int:
         """Judge by another tree and other settings from the next reading on; how many alarms that ended."""
@@ -222,7 +249,7 @@ class Pipeline:
         answers = []
         for event in events:
             event_id = str(event["event_id"])
-            if event_id not in self._telling:
+            if event["transition"] and event_id not in self._telling:  # a state alone is restated
                 self._telling.add(event_id)
                 answer = self._alerts.publish(
                     f"{self._alert_prefix}/{event['well_id']}/events", json.dumps(event).encode()
@@ -287,12 +314,14 @@ class Pipeline:
         """
         while True:
             batch = await self._durable.get()
-            if batch.answers:
-                await asyncio.wait(batch.answers)  # cancelled, it leaves them to the broker: they are not accepted
+            if answers := [*batch.told.values(), *batch.stated, *batch.replies]:
+                await asyncio.wait(answers)  # cancelled, it leaves them to the broker: they are not accepted
             await self._remember(batch.snapshots, batch.states)
             if batch.events:
                 await self._note_accepted(batch)
             self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
+            self._alerts.acknowledge(batch.command_deliveries)
+            self._commands -= len(batch.command_deliveries)
             self._rows -= batch.rows
             self._bytes -= batch.size_bytes
             if 2 * self._rows <= self._max_rows and 2 * self._bytes <= self._max_bytes:
@@ -341,19 +370,61 @@ class Pipeline:
 
     def _announce(self, events: Sequence[AlarmEvent], arrived_us: int) -> None:
         """Publish alerts at once, and let the open batch wait for the broker's answers."""
-        batch = self._batcher.open
-        if not batch:
-            batch.opened_us = arrived_us
-            self._begin_batch()
+        batch = self._open_batch(arrived_us)
         for event in events:
             batch.events.append(event)
             well = f"{self._alert_prefix}/{event.well_id}"
-            self._telling.add(event.event_id)
-            told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
-            told.add_done_callback(partial(self._count_told, event, arrived_us))
+            if event.transition:
+                self._telling.add(event.event_id)
+                told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
+                told.add_done_callback(partial(self._count_told, event, arrived_us))
+                batch.told[event.event_id] = told
+            if event.transition in ANNUNCIATIONS and event.state == "active":
+                self._annunciations.count(arrived_us)
             topic, state = f"{well}/state/{event.diagnosis}", json.dumps(event.state_payload()).encode()
             self._states[topic] = batch.states[topic] = state
-            batch.answers += (told, self._alerts.publish(topic, state, retain=True))
+            batch.stated.append(self._alerts.publish(topic, state, retain=True))
+
+    def _take_command(
+        self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int, *, retained: bool
+    ) -> None:
+        if self._draining:
+            return  # the broker keeps it
+        if self._commands >= MOST_COMMANDS and not delivery:
+            self._metrics.commands.labels("unknown", "dropped").inc()
+            return
+        batch = self._open_batch(received_us)
+        batch.command_deliveries.append(delivery)
+        self._commands += 1
+        if self._commands > MOST_COMMANDS:
+            self._metrics.commands.labels("unknown", "dropped").inc()
+            return
+        well_id = topic[len(self._alert_prefix) + 1 :].partition("/")[0]
+        heeded = commands.heed(self._diagnostician.obey, well_id, payload, size_bytes, received_us, retained=retained)
+        if heeded.record:
+            batch.commands.append(heeded.record)
+        self._announce(heeded.events, received_us)
+        reply = self._alerts.publish(
+            f"{self._alert_prefix}/{well_id}/answers", json.dumps(heeded.answer.payload()).encode()
+        )
+        reply.add_done_callback(self._note_reply)
+        batch.replies.append(reply)
+        self._report_command(heeded, received_us)
+
+    def _report_command(self, heeded: commands.Heeded, now_us: int) -> None:
+        """Count a command, and log what people will ask about; of refusals one line a minute."""
+        answer, record = heeded.answer, heeded.record
+        word = answer.command if answer.command in commands.WORDS else "unknown"
+        outcome = answer.reason.value if answer.reason else "heeded" if record else "unchanged"
+        self._metrics.commands.labels(word, outcome).inc()
+        if record:
+            _log.info("command heeded", well_id=record.well_id, command=word, alarm_id=record.alarm_id, by=record.by)
+        elif answer.reason:
+            self._refusals += 1
+            if now_us - self._refusals_logged_us >= REFUSALS_LOGGED_US:
+                said = {"well_id": answer.well_id[:64], "command": answer.command, "by": answer.by}
+                _log.warning("commands refused", count=self._refusals, last=said, why=answer.detail)
+                self._refusals, self._refusals_logged_us = 0, now_us
 
     def _close(self, trigger: Trigger) -> Batch:
         """Close the open batch, with what the diagnosis knows now of the wells whose memory is due.
@@ -362,7 +433,8 @@ class Pipeline:
         """
         batch = self._batcher.take(trigger)
         if self._memory is not None:
-            wells = {event.well_id for event in batch.events} | self._follow_delays(batch)
+            wells = {event.well_id for event in batch.events} | {each.well_id for each in batch.commands}
+            wells |= self._follow_delays(batch)
             now_us, due = self._clock(), self._rotation
             while due and len(wells) < REMEMBERED_WELLS and now_us - self._remembered_us[due[0]] >= REMEMBER_US:
                 self._remembered_us[due[0]] = now_us
@@ -392,6 +464,14 @@ class Pipeline:
             except Unavailable as unavailable:  # then a crash forgets what these wells learned since
                 self._count_unavailable(unavailable)
                 _log.error("memory of wells cannot be kept", why=str(unavailable))
+
+    def _open_batch(self, now_us: int) -> Batch:
+        """The open batch, begun if nothing is in it."""
+        batch = self._batcher.open
+        if not batch:
+            batch.opened_us = now_us
+            self._begin_batch()
+        return batch
 
     def _begin_batch(self) -> None:
         self._under_way += 1
@@ -430,6 +510,8 @@ class Pipeline:
 
     async def _make_durable(self, batch: Batch) -> None:
         """In the store; while that is away, in the overflow; while neither takes it, wait."""
+        if not batch.keeps:
+            return
         async for attempt in self._attempts():
             with attempt:
                 self.progress += 1
@@ -536,9 +618,8 @@ class Pipeline:
             self._metrics.alert_delay.observe([arrived_us], self._clock())
 
     async def _note_accepted(self, batch: Batch) -> None:
-        self._count_refused(batch.answers)
-        of_events = zip(batch.events, batch.answers[::2], strict=True)
-        told = [event.event_id for event, answer in of_events if not answer.result()]
+        self._count_refused([*batch.told.values(), *batch.stated])
+        told = [event_id for event_id, answer in batch.told.items() if not answer.result()]
         self._published += told
         self._wake.set()
         if batch.is_spilled and self._overflow is not None:
@@ -546,6 +627,14 @@ class Pipeline:
                 await self._overflow.mark_published(told, self._clock())
             except Unavailable as unavailable:  # then they are published once more after a crash
                 self._count_unavailable(unavailable)
+
+    def _note_reply(self, answer: asyncio.Future[str]) -> None:
+        """A broker that refuses an answer to a command costs the answer, not the alerts."""
+        if answer.result():
+            self._metrics.alerts_refused.inc()
+            if not self._replies_refused:
+                _log.error("broker refuses answers to commands", why=answer.result())
+            self._replies_refused = True
 
     def _count_refused(self, answers: Sequence[asyncio.Future[str]]) -> str:
         """Count and tell what the broker refuses; why it refuses the first, or ""."""

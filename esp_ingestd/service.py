@@ -36,7 +36,7 @@ from esp_ingestd.http import Health, HttpServer
 from esp_ingestd.maintenance import Maintenance
 from esp_ingestd.memory import Memory
 from esp_ingestd.mqtt import Mqtt
-from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.pipeline import MOST_COMMANDS, Pipeline
 from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
@@ -89,7 +89,8 @@ class Service:
         mqtt = settings.mqtt
         self.spool = Spool(settings.spool)
         self.memory = Memory(settings.spool)
-        self.diagnostician = Diagnostician(tree, self._wells, field_id=field_id_of(settings.mqtt.client_id))
+        field_id = field_id_of(settings.mqtt.client_id)
+        self.diagnostician = Diagnostician(tree, self._wells, field_id=field_id, live=True)
         self._drain_database = Database(settings.database, name="esp-ingestd drain")
         self.broker = Mqtt(
             mqtt,
@@ -97,7 +98,13 @@ class Service:
             subscriptions=[TopicPattern(topic).subscription for topic in mqtt.topics],
             announce=True,
         )
-        self.alerts = Mqtt(mqtt, client_id=f"{mqtt.client_id}-alerts")
+        self.alerts = Mqtt(
+            mqtt,
+            client_id=f"{mqtt.client_id}-alerts",
+            subscriptions=[f"{settings.alerts.topic_prefix}/+/command"],
+            receive_maximum=MOST_COMMANDS,
+            insists=False,  # a site that lets nobody command still wants its alerts
+        )
         self.metrics.alerts_waiting.set_function(lambda: self.alerts.waiting)
         self.pipeline = Pipeline(
             settings,
@@ -119,6 +126,8 @@ class Service:
         )
         self.maintenance = Maintenance(settings, self.metrics.store, self.health.note)
         self.broker.receive = self.pipeline.receive
+        self.alerts.receive = self.pipeline.receive_command
+        self.alerts.receive_retained = self.pipeline.refuse_retained
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
         self._told_ready = False

@@ -29,6 +29,7 @@ from pydantic_core import from_json, to_json
 from esp_ingestd.config import SpoolSettings
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, DeadLetter
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
@@ -291,6 +292,7 @@ def _encode(batch: Batch) -> bytes:
             {**asdict(each), "payload": base64.b64encode(each.payload).decode()} for each in batch.dead_letters.values()
         ],
         "events": [asdict(event) for event in batch.events],
+        "commands": [asdict(command) for command in batch.commands],
     }
     return zlib.compress(to_json(document), 1)
 
@@ -306,12 +308,15 @@ def _decode(seq: int, checksum: int, content: bytes) -> Batch:
     ]
     known = {field.name for field in fields(AlarmEvent)}
     events = [AlarmEvent(**{key: value for key, value in each.items() if key in known}) for each in document["events"]]
-    return Batch(readings=readings, dead_letters={each.fingerprint: each for each in letters}, events=events)
+    commands = [CommandRecord(**each) for each in document.get("commands", ())]
+    by_fingerprint = {each.fingerprint: each for each in letters}
+    return Batch(readings=readings, dead_letters=by_fingerprint, events=events, commands=commands)
 
 
 def _merge(into: Batch, batch: Batch) -> None:
     into.readings += batch.readings
     into.events += batch.events
+    into.commands += batch.commands
     for key, letter in batch.dead_letters.items():
         if same := into.dead_letters.get(key):
             same.times += letter.times

@@ -149,6 +149,13 @@ class Metrics:
         self.alerts_refused = counter("alerts_refused", "Alert messages that the broker refused")
         self.alerts_waiting = gauge("alerts_waiting", "Alert messages that the broker has not answered yet")
         self.alarms_active = gauge("alarms_active", "Standing alarms", "severity")
+        self.alarms_treated = gauge(
+            "alarms_treated", "Standing alarms that are acknowledged, shelved, latched, recurring, or a day old", "how"
+        )
+        self.annunciations = gauge(
+            "annunciations", "Alarms that called for people in the last 10 minutes or hour", "window"
+        )
+        self.commands = counter("commands", "Commands from SCADA, by what became of them", "command", "outcome")
         self.wells_active = gauge("wells_active", "Wells that sent a reading in the last hour")
         self.store_errors = counter("store_errors", "Failed attempts to write to the database, by kind", "kind")
         self.spool_bytes = gauge("spool_bytes", "Size of the spool on disk")
@@ -209,6 +216,30 @@ def set_up_log(level: Literal["debug", "info", "warning", "error"], form: Litera
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel("WARNING")  # what it says beyond that, we say
+
+
+class Annunciations:
+    """How often alarms called for people lately: by the minute, over the last hour."""
+
+    def __init__(self) -> None:
+        self._minutes = [0] * 60
+        self._now = 0
+
+    def count(self, now_us: int) -> None:
+        """One alarm called."""
+        self._move(now_us)
+        self._minutes[self._now % 60] += 1
+
+    def within(self, minutes: int, now_us: int) -> int:
+        """How many called in the last so many minutes, the present one included; at most 60."""
+        self._move(now_us)
+        return sum(self._minutes[(self._now - back) % 60] for back in range(minutes))
+
+    def _move(self, now_us: int) -> None:
+        now = now_us // (60 * _US)
+        for minute in range(max(self._now + 1, now - 59), now + 1):
+            self._minutes[minute % 60] = 0
+        self._now = max(self._now, now)
 
 
 Clock = Callable[[], int]

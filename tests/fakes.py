@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from esp_ingestd.core.alarm import AlarmEvent
     from esp_ingestd.core.batch import Batch
+    from esp_ingestd.core.command import CommandRecord
     from esp_ingestd.core.reading import Reading
 
 _Parameters = ParamSpec("_Parameters")
@@ -61,6 +62,7 @@ class FakeStore:
         self.rows: dict[tuple[str, int], Reading] = {}
         self.letters: dict[bytes, int] = {}
         self.events: dict[str, AlarmEvent] = {}
+        self.commands: dict[str, CommandRecord] = {}
         self.published: dict[str, int] = {}
         self.batches: list[Batch] = []
         self.faults: deque[Exception] = deque()
@@ -89,7 +91,11 @@ class FakeStore:
                 self.rows.setdefault((reading.well_id, reading.timestamp_us), reading)
         for key, letter in batch.dead_letters.items():
             self.letters[key] = self.letters.get(key, 0) + letter.times
-        self.events |= {event.event_id: event for event in batch.events}
+        for event in batch.events:
+            if event.transition:
+                self.events.setdefault(event.event_id, event)
+        for command in batch.commands:
+            self.commands.setdefault(command.command_id, command)
         self.batches.append(batch)
         stored = len(self.rows) - before
         await asyncio.sleep(0)  # committed, and the answer is on its way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 
 from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason, Rejection
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
@@ -39,6 +41,7 @@ TABLES = (
     "alarm_states",
     "dead_letters",
     "esp_backfills",
+    "alarm_commands",
     "esp_rollup_marks",
     "esp_rollups_hourly",
     "esp_rollups_daily",
@@ -256,6 +259,80 @@ async def test_an_older_event_never_overwrites_a_newer_state_and_a_cleared_alarm
     assert len(await query("SELECT 1 FROM diagnostic_results")) == 2
     assert [row[0] for row in await query("SELECT state FROM alarm_states")] == ["cleared"]
     assert await query("SELECT * FROM active_alarms") == []
+
+
+def changed(event: AlarmEvent, **keys: object) -> AlarmEvent:
+    return dataclasses.replace(event, **keys)  # type: ignore[arg-type]
+
+
+async def test_how_an_alarm_stands_follows_the_order_of_its_events_not_their_times(
+    store: Database, query: Query
+) -> None:
+    """A command has the daemon's time, which may be long after the RTU's."""
+    (raised,) = stall()
+    late_us = raised.timestamp_us + 3_600_000_000
+    acknowledged = changed(
+        raised,
+        event_id="e2",
+        seq=2,
+        transition="acknowledged",
+        state="acknowledged",
+        acknowledged=True,
+        timestamp_us=late_us,
+    )
+    shelved_until_us = late_us + 60_000_000
+    shelved = changed(
+        acknowledged, event_id="e3", seq=3, transition="shelved", state="shelved", shelved_until_us=shelved_until_us
+    )
+    for event in (raised, shelved, acknowledged):
+        told = batch()
+        told.events.append(event)
+        await store.write(told)
+    (standing,) = await query("SELECT * FROM active_alarms")
+    assert (standing["state"], standing["acknowledged"]) == ("shelved", True)
+    assert round(standing["shelved_until"].timestamp() * 1e6) == shelved_until_us
+    cleared = batch()
+    cleared.events.append(changed(raised, event_id="e4", seq=4, transition="cleared", state="cleared"))
+    await store.write(cleared)
+    assert await query("SELECT * FROM active_alarms") == []
+
+
+async def test_a_state_that_no_transition_tells_is_kept_as_a_state_only(store: Database, query: Query) -> None:
+    (raised,) = stall()
+    told = batch()
+    told.events += [raised, changed(raised, event_id="e2", seq=2, transition="", state="latched")]
+    await store.write(told)
+    assert [row[0] for row in await query("SELECT state FROM active_alarms")] == ["latched"]
+    assert [row[0] for row in await query("SELECT transition FROM diagnostic_results")] == ["raised"]
+
+
+async def test_a_command_that_is_delivered_again_is_stored_once(store: Database, query: Query) -> None:
+    """I4: its event has the time at which it came again, and the same identity."""
+    (raised,) = stall()
+    for late_us in (1_000_000, 1_000_000, 9_000_000):
+        at_us = raised.timestamp_us + late_us
+        told = batch()
+        told.events += [
+            raised,
+            changed(raised, event_id="e2", seq=2, transition="acknowledged", timestamp_us=at_us, by="ann"),
+        ]
+        told.commands.append(
+            CommandRecord(
+                command_id="e2",
+                received_us=at_us,
+                well_id="W1",
+                alarm_id=raised.alarm_id,
+                command="acknowledge",
+                by="ann",
+                comment="seen",
+                duration_s=0.0,
+            )
+        )
+        await store.write(told)
+    assert len(await query("SELECT 1 FROM diagnostic_results")) == 2
+    (row,) = await query('SELECT received_at, command, "by", comment FROM alarm_commands')
+    assert (row["command"], row["by"], row["comment"]) == ("acknowledge", "ann", "seen")
+    assert round(row["received_at"].timestamp() * 1e6) == raised.timestamp_us + 1_000_000
 
 
 async def test_unpublished_events_are_told_until_they_are_marked(store: Database, query: Query) -> None:

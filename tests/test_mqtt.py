@@ -192,6 +192,18 @@ async def test_acknowledgements_are_sent_in_the_order_given() -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
+async def test_what_the_broker_had_kept_can_be_told_from_what_is_new(line: Line, broker: BrokerAddress) -> None:
+    kept = Inbox()
+    line.mqtt.receive_retained = kept
+    with Peer(broker) as scada:
+        scada.publish(line.topic(), b"kept", retain=True)
+        await line.mqtt.connect()
+        await until(lambda: kept.payloads == [b"kept"])
+        scada.publish(line.topic(), b"new", retain=True)
+        await until(lambda: line.inbox.payloads == [b"new"])
+    assert kept.payloads == [b"kept"]
+
+
 async def test_retained_messages_come_with_the_subscription_and_not_again(broker: BrokerAddress) -> None:
     line = Line(broker, "5")
     with Peer(broker) as rtu:
@@ -462,6 +474,10 @@ async def test_a_subscription_that_is_refused_is_named(protocol: Protocol, subac
         settings = MqttSettings(host="127.0.0.1", port=port, protocol=protocol)
         with pytest.raises(Unavailable, match=r"subscription refused: secret/\+ .*access control"):
             await Mqtt(settings, client_id="c", subscriptions=["secret/+"]).connect()
+        without = Mqtt(settings, client_id="c", subscriptions=["secret/+"], insists=False)
+        await without.connect()
+        assert without.connected.is_set()
+        await without.close()
 
 
 async def test_a_publication_that_is_refused_is_answered_so_by_mqtt_5_alone(

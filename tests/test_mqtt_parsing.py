@@ -21,7 +21,9 @@ class Owner(SimpleNamespace):
     """What mqtt.Mqtt is to its paho."""
 
     def __init__(self) -> None:
-        super().__init__(paused=False, connection=3, longest_packet_bytes=LONGEST, taken=[], ended=0)
+        super().__init__(
+            paused=False, connection=3, longest_packet_bytes=LONGEST, taken=[], ended=0, receive_retained=None
+        )
 
     def receive(self, topic: str, payload: bytes, delivery: int, _received_us: int, size_bytes: int) -> None:
         self.taken.append((topic, payload, delivery & 0xFFFF, size_bytes))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from esp_ingestd.config import SpoolSettings
 from esp_ingestd.core.batch import Batch, DeadLetter
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
@@ -81,6 +82,26 @@ async def test_what_goes_in_comes_out_in_order_and_equal(spool: Spool) -> None:
     ]
     assert not spool.filled.is_set()
     assert spool.status.batches == 0
+
+
+async def test_commands_go_through(spool: Spool) -> None:
+    batch = make_batch()
+    batch.commands.append(
+        CommandRecord(
+            command_id="c1",
+            received_us=7,
+            well_id="W1",
+            alarm_id="a1",
+            command="shelve",
+            by="ann",
+            comment="crew",
+            duration_s=60.0,
+        )
+    )
+    await spool.append(batch)
+    await spool.append(make_batch(3))
+    (merged,) = await drain(spool)
+    assert merged.commands == batch.commands
 
 
 async def test_batches_are_merged_up_to_the_size_asked_for(spool: Spool) -> None:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import KEPT_BYTES, Reason, Rejection
 from esp_ingestd.core.reading import Reading
 
@@ -64,8 +65,14 @@ class Batch:
     readings: list[Reading] = field(default_factory=list)
     dead_letters: dict[bytes, DeadLetter] = field(default_factory=dict)
     events: list[AlarmEvent] = field(default_factory=list)
-    answers: list[Any] = field(default_factory=list)
-    """For each of its events two, of event and state: done once the broker has accepted or refused it."""
+    commands: list[CommandRecord] = field(default_factory=list)
+    """Commands that changed something."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """Event identity -> done once the broker has accepted or refused the event."""
+    stated: list[Any] = field(default_factory=list)
+    """The same of the states."""
+    replies: list[Any] = field(default_factory=list)
+    """The same of the answers to commands."""
     states: dict[str, bytes] = field(default_factory=dict)
     """Topic -> the state of an alarm that it is to hold, as of this batch."""
     published: dict[str, int] = field(default_factory=dict)
@@ -73,6 +80,8 @@ class Batch:
     snapshots: dict[str, bytes] = field(default_factory=dict)
     """Well -> what the diagnosis knew of it when the batch was closed."""
     deliveries: list[int] = field(default_factory=list)
+    command_deliveries: list[int] = field(default_factory=list)
+    """Those that were commands, which come over a connection of their own."""
     rejected: dict[Reason, int] = field(default_factory=dict)
     rows: int = 0
     size_bytes: int = 0
@@ -85,7 +94,12 @@ class Batch:
 
     def __bool__(self) -> bool:
         """Whether anything came."""
-        return bool(self.deliveries or self.events)
+        return bool(self.deliveries or self.events or self.command_deliveries)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything of it is to be durable; of commands that are refused nothing is."""
+        return bool(self.readings or self.dead_letters or self.events or self.commands)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,20 @@ Rules:
        something is stored.
     2. Who may command is the broker's business: its access control list says who may publish a command.
     3. A command carries no time of its own: it happened when it arrived.
-    4. What a command asks for and is the case already is heeded without effect, so that one delivered twice does no
+    4. One that the broker had kept (`retained`) is refused: it would be given again at each start.
+    5. What a command asks for and is the case already is heeded without effect, so that one delivered twice does no
        more than one delivered once.
 """
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
+from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.reading import SECOND_US, WELL_ID_PATTERN, to_iso
 
 MOST_BYTES: Final = 8_192
@@ -122,17 +125,79 @@ class CommandRecord:
     duration_s: float
 
 
-def parse(well_id: str, payload: bytes, size_bytes: int) -> Command:
-    """Take a command apart.
+class Heeded(NamedTuple):
+    """What came of a command."""
+
+    answer: Answer
+    events: Sequence[AlarmEvent] = ()
+    record: CommandRecord | None = None
+    """None: it changed nothing."""
+
+
+def heed(
+    obey: Callable[[Command, int], Heeded],
+    well_id: str,
+    payload: bytes,
+    size_bytes: int,
+    at_us: int,
+    *,
+    retained: bool = False,
+) -> Heeded:
+    """Take a command apart and have it obeyed; never raises on any input.
 
     Args:
+        obey: does what a well-formed command asks; `Diagnostician.obey`.
         well_id: from its topic.
         payload: what came, perhaps cut.
         size_bytes: how much came.
+        at_us: when, microseconds since 1970 UTC.
+        retained: whether the broker had kept it from before we subscribed.
+    """
+    try:
+        return obey(parse(well_id, payload, size_bytes, retained=retained), at_us)
+    except RefusedError as refused:
+        said = said_of(payload)
+        return Heeded(Answer(well_id=well_id, **said, reason=refused.reason, detail=str(refused), at_us=at_us))
+
+
+def heeded(command: Command, at_us: int, events: Sequence[AlarmEvent], command_id: str, detail: str) -> Heeded:
+    """What came of a command that was not refused.
+
+    Args:
+        command: what it said.
+        at_us: when it arrived.
+        events: what it changed.
+        command_id: by what identity it is stored; empty where it changed nothing.
+        detail: what else there is to say.
+    """
+    well_id, word, alarm_id, by = command.well_id, command.word, command.alarm_id, command.by
+    event_id = command_id if alarm_id else ""
+    answer = Answer(
+        well_id=well_id, command=word, alarm_id=alarm_id, by=by, detail=detail, event_id=event_id, at_us=at_us
+    )
+    if not command_id:
+        return Heeded(answer, events)
+    record = CommandRecord(
+        command_id=command_id,
+        received_us=at_us,
+        well_id=well_id,
+        alarm_id=alarm_id,
+        command=word,
+        by=by,
+        comment=command.comment,
+        duration_s=command.duration_s,
+    )
+    return Heeded(answer, events, record)
+
+
+def parse(well_id: str, payload: bytes, size_bytes: int, *, retained: bool = False) -> Command:
+    """Take a command apart; its arguments are those of `heed`.
 
     Raises:
         RefusedError: it is none that could be heeded.
     """
+    if retained:
+        raise RefusedError(Refusal.RETAINED, "a command must not be retained: it would be given again at each start")
     if not _WELL_ID.fullmatch(well_id):
         raise RefusedError(Refusal.UNKNOWN_WELL, f"no well is called {well_id[:_LONGEST_ECHO]!r}")
     document = _document(payload, size_bytes)

@@ -30,7 +30,7 @@ from esp_ingestd.core.alarm import (
     Signal,
     event_id_of,
 )
-from esp_ingestd.core.command import Answer, Command, Refusal, RefusedError
+from esp_ingestd.core.command import Command, Heeded, Refusal, RefusedError, heeded
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
 from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
@@ -284,29 +284,21 @@ class Diagnostician:
             well.last_us = last_us
             well.features[_SILENCE] = 0.0
 
-    def obey(self, command: Command, at_us: int) -> tuple[Answer, Sequence[AlarmEvent]]:
-        """Heed a command that arrived at `at_us`, or refuse it: the answer, and what changed."""
-        events: list[AlarmEvent] = []
-        reason, detail = None, ""
-        try:
-            detail = self._heed(command, at_us, events)
-        except RefusedError as refused:
-            reason, detail = refused.reason, str(refused)
-        answer = Answer(
-            well_id=command.well_id,
-            command=command.word,
-            alarm_id=command.alarm_id,
-            by=command.by,
-            reason=reason,
-            detail=detail,
-            event_id=events[0].event_id if events and command.alarm_id else "",
-            at_us=at_us,
-        )
-        return answer, events
+    def obey(self, command: Command, at_us: int) -> Heeded:
+        """Heed a command that arrived at `at_us`.
 
-    def relearned(self, well_id: str) -> int:
-        """How often a well's baseline was reset."""
-        return self._patients[well_id].relearned
+        Raises:
+            RefusedError: it cannot be done.
+        """
+        patient = self._patients.get(command.well_id)
+        if patient is None:
+            raise RefusedError(Refusal.UNKNOWN_WELL, "no reading of this well was ever seen")
+        events: list[AlarmEvent] = []
+        work = self._treat if command.alarm_id else self._relearn
+        command_id, detail = work(patient, command, at_us, events)
+        patient.sweep()
+        patient.follow(events)
+        return heeded(command, at_us, events, command_id, detail)
 
     def figures(self, now_us: int) -> Figures:
         """How the standing alarms are treated, at `now_us`."""
@@ -590,23 +582,8 @@ class Diagnostician:
         if alarm.returned_us != NEVER and not alarm.latches:
             yield from self._return(visit, alarm)
 
-    def _heed(self, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
-        """Do what a command asks; what there is to say of it.
-
-        Raises:
-            RefusedError: it cannot be done.
-        """
-        patient = self._patients.get(command.well_id)
-        if patient is None:
-            raise RefusedError(Refusal.UNKNOWN_WELL, "no reading of this well was ever seen")
-        work = self._treat if command.alarm_id else self._relearn
-        detail = work(patient, command, at_us, events)
-        patient.sweep()
-        patient.follow(events)
-        return detail
-
-    def _treat(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
-        """Do to an alarm what a command asks; what there is to say of it.
+    def _treat(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> tuple[str, str]:
+        """Do to an alarm what a command asks: by what identity it is known, and what there is to say of it.
 
         Raises:
             RefusedError: it cannot be done.
@@ -614,10 +591,10 @@ class Diagnostician:
         alarm = patient.standing_alarm(command.alarm_id)
         if alarm is None:
             if command.word == "reset" and command.alarm_id in patient.resets:
-                return "it was reset already"
+                return "", "it was reset already"
             raise RefusedError(Refusal.UNKNOWN_ALARM, "no alarm with this alarm_id stands at this well")
         if done := self._done(patient, alarm, command, at_us):
-            return done
+            return "", done
         alarm.heeded += 1
         order = Order(at_us, alarm.heeded, command.by, command.comment)
         visit = _unread(patient)
@@ -633,7 +610,7 @@ class Diagnostician:
         else:
             patient.resets = [*patient.resets, alarm.alarm_id][-RESETS_KEPT:]
             events += self._end(visit, alarm, Signal.RESET, "reset", order)
-        return ""
+        return events[0].event_id, ""
 
     @staticmethod
     def _done(patient: Patient, alarm: Alarm, command: Command, at_us: int) -> str:
@@ -654,10 +631,10 @@ class Diagnostician:
             raise RefusedError(Refusal.NOT_LATCHED, "it is not latched; it ends by itself once its condition is gone")
         return ""
 
-    def _relearn(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> str:
-        """Learn a well's normal anew, and end what was told by comparison with the old one; what there is to say."""
+    def _relearn(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> tuple[str, str]:
+        """Learn a well's normal anew, and end what was told by comparison with the old one; as `_treat`."""
         if patient.repeats(command, at_us):
-            return "its baseline was reset already"
+            return "", "its baseline was reset already"
         patient.relearned += 1
         patient.well.relearn()
         visit = _unread(patient)
@@ -666,7 +643,8 @@ class Diagnostician:
             if alarm.question.bit & self._tree.relative_bits:
                 order = Order(at_us, alarm.heeded + 1, command.by, command.comment)
                 events += self._end(visit, alarm, Signal.WITHDRAWN, "reset", order)
-        return f"the well's baseline is learned anew; alarms that ended by it: {len(events)}"
+        command_id = event_id_of(command.well_id, "reset", patient.relearned)
+        return command_id, f"the well's baseline is learned anew; alarms that ended by it: {len(events)}"
 
     def _explained(self, patient: Patient, alarm: Alarm, severity: int) -> bool:
         """True if an alarm that stands, precedes this one and is no milder, says it already."""

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
     from services import BrokerAddress
 
-    from esp_ingestd.pipeline import Intake, Publisher
+    from esp_ingestd.pipeline import Alerts, Intake
 
 
 class BrokerContract:
     """Intake may be paused and resumed at any time; a publication's result comes once the broker has it."""
 
-    async def test_a_publication_is_accepted(self, publisher: Publisher) -> None:
+    async def test_a_publication_is_accepted(self, publisher: Alerts) -> None:
         answers = [publisher.publish(f"contract/{number}", b"x", retain=False) for number in range(50)]
         assert await asyncio.wait_for(asyncio.gather(*answers), 30) == [""] * 50
 
-    async def test_a_publication_whose_result_nobody_waits_for_is_harmless(self, publisher: Publisher) -> None:
+    async def test_a_publication_whose_result_nobody_waits_for_is_harmless(self, publisher: Alerts) -> None:
         publisher.publish("contract/a", b"x").cancel()
         await asyncio.wait_for(publisher.publish("contract/b", b"x"), 30)
 
-    async def test_pausing_and_resuming_twice_is_as_once(self, intake: Intake, publisher: Publisher) -> None:
+    async def test_pausing_and_resuming_twice_is_as_once(self, intake: Intake, publisher: Alerts) -> None:
         for _ in range(2):
             intake.pause()
         for _ in range(2):

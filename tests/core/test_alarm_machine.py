@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from esp_ingestd.core.alarm import SHELF, TABLE, AlarmEvent
-from esp_ingestd.core.command import Command, Refusal
+from esp_ingestd.core.command import Command, Refusal, RefusedError
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import SECOND_US, Reading
 from esp_ingestd.core.tree import SEVERITIES, Tree
@@ -303,9 +303,14 @@ class AlarmMachine(RuleBasedStateMachine):
         at_us = self.now_us
 
         def obey(diagnostician: Diagnostician) -> Sequence[AlarmEvent]:
-            answer, events = diagnostician.obey(said, at_us)
-            found.append(answer.reason)
+            try:
+                answer, events, record = diagnostician.obey(said, at_us)
+            except RefusedError as refused:
+                found.append(refused.reason)
+                return ()
+            found.append(None)
             assert answer.event_id == (events[0].event_id if events else "")
+            assert (record.command_id if record else "") == answer.event_id
             assert all(e.by == "operator" and e.comment == said.comment for e in events[:1])
             return events
 

@@ -17,8 +17,10 @@ from esp_ingestd.core.command import (
     MOST_BYTES,
     Answer,
     Command,
+    CommandRecord,
     Refusal,
     RefusedError,
+    heed,
     parse,
     said_of,
 )
@@ -129,11 +131,22 @@ class Desk:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.alarm_id = ""
+        self.retained = False
 
     def says(self, word: str, *, for_s: float = 0.0, comment: str = "", later_s: float = 0.0) -> Sequence[AlarmEvent]:
-        command = Command("W", word, self.alarm_id, "ann", comment, for_s)
         at_us = START_US + int((self.run.at_s + later_s) * SECOND_US)
-        self.answer, events = self.run.diagnostician.obey(command, at_us)
+        payload = json.dumps(
+            {
+                "command": word,
+                "alarm_id": self.alarm_id,
+                "by": "ann",
+                "comment": comment,
+                "duration_s": for_s,
+            }
+        ).encode()
+        self.answer, events, self.record = heed(
+            self.run.diagnostician.obey, "W", payload, len(payload), at_us, retained=self.retained
+        )
         return events
 
 
@@ -147,8 +160,16 @@ def stalled(*, live: bool = True) -> Desk:
 
 def test_a_command_to_a_well_nobody_knows_is_refused() -> None:
     diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
-    answer, events = diagnostician.obey(parsed(), START_US)
-    assert (answer.reason, list(events)) == (Refusal.UNKNOWN_WELL, [])
+    with pytest.raises(RefusedError) as refused:
+        diagnostician.obey(parsed(), START_US)
+    assert refused.value.reason is Refusal.UNKNOWN_WELL
+
+
+def test_a_command_that_the_broker_had_kept_is_refused() -> None:
+    desk = stalled()
+    desk.retained = True
+    assert not desk.says("acknowledge")
+    assert (desk.answer.reason, desk.answer.command, desk.record) == (Refusal.RETAINED, "acknowledge", None)
 
 
 def test_an_alarm_that_does_not_stand_here_is_refused() -> None:
@@ -168,6 +189,16 @@ def test_a_latched_alarm_is_reset_once_its_condition_is_gone() -> None:
     (cleared,) = desk.says("reset", comment="cable mended")
     assert (cleared.transition, cleared.reason, cleared.state, cleared.by) == ("cleared", "reset", "cleared", "ann")
     assert cleared.alarm_id == desk.alarm_id
+    assert desk.record == CommandRecord(
+        command_id=cleared.event_id,
+        received_us=cleared.timestamp_us,
+        well_id="W",
+        alarm_id=desk.alarm_id,
+        command="reset",
+        by="ann",
+        comment="cable mended",
+        duration_s=0.0,
+    )
     assert desk.answer.event_id == cleared.event_id
     assert set(desk.run.diagnostician.standing().values()) == {0}
     assert not desk.says("reset")  # delivered twice
@@ -235,9 +266,13 @@ def test_resetting_a_well_learns_its_normal_anew_and_ends_what_was_told_by_it() 
     assert (cleared.alarm_id, cleared.reason, cleared.by) == (relative.alarm_id, "reset", "ann")
     assert (desk.answer.reason, desk.answer.event_id) == (None, "")
     assert run.diagnostician.standing()["high"] == 1  # what compares with no baseline stands
-    assert run.diagnostician.relearned("W") == 1
-    assert not desk.says("reset", comment="new pump", later_s=60)
-    assert run.diagnostician.relearned("W") == 1
+    assert desk.record is not None
+    assert (desk.record.alarm_id, desk.record.comment) == ("", "new pump")
+    first = desk.record
+    for comment, is_new in [("new pump", False), ("another pump", True)]:
+        assert not desk.says("reset", comment=comment, later_s=60)
+        assert bool(desk.record) is is_new
+    assert desk.record.command_id != first.command_id
     assert not [e for e in run.then(3 * 3600, flow_rate=1000.0) if e.transition == "raised"]
     # Once learned, half of what it was is normal, and the old normal is none.
     assert not [e for e in run.then(30 * 3600, flow_rate=1000.0) if e.transition == "raised"]

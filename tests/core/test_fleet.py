@@ -158,7 +158,7 @@ def test_a_backlog_of_readings_is_no_silence(field: Field) -> None:
 def test_people_may_acknowledge_it(field: Field) -> None:
     (raised,) = field.run(HOUR_S, lambda _: True)
     acknowledge = parsed("daemon-1", command="acknowledge", alarm_id=raised.alarm_id, by="x")
-    _, (event,) = field.diagnostician.obey(acknowledge, START_US + field.now_s * SECOND_US)
+    _, (event,), _ = field.diagnostician.obey(acknowledge, START_US + field.now_s * SECOND_US)
     assert (event.transition, event.state) == ("acknowledged", "acknowledged")
     assert told(field.run(HOUR_S)) == ["cleared daemon-1"]
 

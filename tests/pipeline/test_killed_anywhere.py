@@ -1,5 +1,7 @@
 """I1, I4, I8, I10 over thousands of kills: a world that outlives the daemon, and lives that end at any await.
 
+SCADA acknowledges what it is told of meanwhile; its commands are delivered again like readings.
+
 What is durable is kept: rows, spool, memory, and at the broker every delivery that was not acknowledged. A life ends
 after some turns of the loop, wherever the tasks are then: before and after decode, COPY, commit, fsync, alert, ack.
 """
@@ -10,12 +12,14 @@ import asyncio
 import contextlib
 import json
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from fakes import FakeBroker, FakeStore, stepped
 
 from esp_ingestd.config import Settings, Wells
+from esp_ingestd.core.alarm import event_id_of
 from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
@@ -34,6 +38,7 @@ TREE = load_tree(None)
 WELLS = Wells(WellSettings(nameplate_current_a=50.0))
 SETTINGS = Settings.model_validate({"batch": {"max_rows": 7, "max_age_ms": 5, "max_in_flight_rows": 40}})
 READINGS = 420
+FIRST_COMMAND = 1_000_000  # deliveries from here on are commands
 
 
 def amperes_at(second: int) -> float:
@@ -54,7 +59,7 @@ class Spool:
         await asyncio.sleep(0)
         if self.world.chance(0.05):
             raise Unavailable("spool is full", kind="spool_full")
-        kept = Batch(readings=list(batch.readings), events=list(batch.events))
+        kept = Batch(readings=list(batch.readings), events=list(batch.events), commands=list(batch.commands))
         self.world.spooled.append(kept)
         self.filled.set()
         await asyncio.sleep(0)
@@ -107,7 +112,13 @@ class World:
         self.retained: dict[str, bytes] = {}
         self.unacknowledged: dict[int, tuple[str, bytes]] = {}
         self.sent = 0
-        self.told: list[dict[str, object]] = []
+        self.told: list[dict[str, str]] = []
+        self.commands: dict[int, tuple[str, bytes]] = {}
+        """Those that were not acknowledged."""
+        self.commanded: dict[int, str] = {}
+        """Command -> the alarm that it is to acknowledge."""
+        self.answers: dict[int, dict[str, str]] = {}
+        """Command -> what was said of it last."""
         self.lives = 0
 
     def chance(self, of: float) -> bool:
@@ -123,8 +134,43 @@ class World:
         self.unacknowledged[number + 1] = (f"esp/{well}/telemetry", json.dumps(body).encode())
         return number + 1
 
-    def check_durable(self, deliveries: Sequence[int]) -> None:
+    def command(self, broker: FakeBroker) -> int | None:
+        """SCADA acknowledges the alarm that it was told of last."""
+        told = [*self.told, *events_of(broker)]
+        raised = [each for each in told if each["transition"] == "raised"]
+        if not raised:
+            return None
+        alarm = raised[-1]
+        delivery = FIRST_COMMAND + len(self.commanded)
+        body = {"command": "acknowledge", "alarm_id": alarm["alarm_id"], "by": f"no. {delivery}"}
+        self.commands[delivery] = (f"esp/alerts/{alarm['well_id']}/command", json.dumps(body).encode())
+        self.commanded[delivery] = alarm["alarm_id"]
+        return delivery
+
+    def hear(self, broker: FakeBroker) -> None:
+        """What the daemon answered."""
+        for topic, payload, _ in broker.published:
+            if topic.endswith("/answers"):
+                answer = json.loads(payload)
+                self.answers[int(answer["by"].removeprefix("no. "))] = answer
+
+    def check_obeyed(self, broker: FakeBroker, delivery: int) -> None:
+        """A command is acknowledged once it was answered and what it changed is durable."""
+        self.hear(broker)
+        answer = self.answers[delivery]
+        stored = {e.event_id for batch in self.spooled for e in batch.events} | self.store.events.keys()
+        if answer["accepted"]:
+            assert event_id_of(self.commanded[delivery], "acknowledged", 1) in stored
+        else:
+            assert answer["reason"] == "unknown_alarm"
+        del self.commands[delivery]
+
+    def check_durable(self, broker: FakeBroker, deliveries: Sequence[int]) -> None:
         """I1, at the only place where it can be broken."""
+        for delivery in deliveries:
+            if delivery >= FIRST_COMMAND:
+                self.check_obeyed(broker, delivery)
+        deliveries = [delivery for delivery in deliveries if delivery < FIRST_COMMAND]
         spooled = {(each.well_id, each.timestamp_us) for batch in self.spooled for each in batch.readings}
         for delivery in deliveries:
             number = delivery - 1
@@ -139,9 +185,10 @@ class World:
         self.store.gate.set()
         self.store.is_away = bool(turns) and self.chance(0.3)
         broker = FakeBroker()
-        broker.on_acknowledge = self.check_durable
+        broker.on_acknowledge = partial(self.check_durable, broker)
         pipeline = self._build(broker)
         waiting = list(self.unacknowledged)
+        ordered = list(self.commands)
         if self.chance(0.1):
             self.retained.clear()  # another broker
         works = (pipeline.write(), pipeline.settle(), pipeline.drain_overflow(), _restate(pipeline))
@@ -150,6 +197,7 @@ class World:
             turn = 0
             while turn < turns or (not turns and (waiting or self.sent < READINGS or not self._is_at_rest(pipeline))):
                 turn += 1
+                self._command(pipeline, broker, ordered, hurry=not turns)
                 await self._turn(pipeline, broker, waiting, hurry=not turns)
                 for task in tasks:
                     if task.done():
@@ -160,8 +208,16 @@ class World:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self.told += [json.loads(payload) for topic, payload, _ in broker.published if topic.endswith("/events")]
+            self.told += events_of(broker)
+            self.hear(broker)
             self.retained |= {topic: payload for topic, payload, retain in broker.published if retain}
+
+    def _command(self, pipeline: Pipeline, broker: FakeBroker, ordered: list[int], *, hurry: bool) -> None:
+        if not hurry and self.chance(0.06) and (fresh := self.command(broker)) is not None:
+            ordered.append(fresh)
+        if ordered and (hurry or self.chance(0.5)):
+            topic, payload = self.commands[delivery := ordered.pop(0)]
+            pipeline.receive_command(topic, payload, delivery, T0_US + delivery, len(payload))
 
     async def _turn(self, pipeline: Pipeline, broker: FakeBroker, waiting: list[int], *, hurry: bool) -> None:
         if not broker.paused and (hurry or self.chance(0.6)):
@@ -175,7 +231,7 @@ class World:
         await asyncio.sleep(0.004 if hurry or self.chance(0.3) else 0)
 
     def _build(self, broker: FakeBroker) -> Pipeline:
-        diagnostician = Diagnostician(TREE, WELLS)
+        diagnostician = Diagnostician(TREE, WELLS, live=True)
         for well_id, snapshot in self.memory.items():
             diagnostician.restore(well_id, snapshot)
         pipeline = Pipeline(
@@ -198,12 +254,17 @@ class World:
 
     def _is_at_rest(self, pipeline: Pipeline) -> bool:
         is_marked = self.store.published.keys() >= self.store.events.keys()
-        return not pipeline.in_flight and not self.spooled and not self.unacknowledged and is_marked
+        under_way = pipeline.in_flight or self.spooled or self.unacknowledged or self.commands
+        return not under_way and is_marked
 
 
 async def _restate(pipeline: Pipeline) -> None:
     await pipeline.restate()
     await asyncio.Event().wait()
+
+
+def events_of(broker: FakeBroker) -> list[dict[str, str]]:
+    return [json.loads(payload) for topic, payload, _ in broker.published if topic.endswith("/events")]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -228,7 +289,23 @@ def test_i1_whenever_it_is_killed_nothing_is_lost_and_no_alarm_is_told_twice(see
     events = [event for row in in_order for event in whole.observe(row)]
     expected = {event.event_id for event in events}
     assert len(expected) >= 6
-    assert world.store.events.keys() == expected  # as if it had never been killed
-    assert {event["event_id"] for event in world.told} == expected  # told, perhaps again, by the same ids
+    # As if it had never been killed; what people did besides, once each.
+    acknowledged = {key for key, event in world.store.events.items() if event.transition == "acknowledged"}
+    assert world.store.events.keys() == expected | acknowledged
+    assert acknowledged == world.store.commands.keys()
+    assert acknowledged <= {event_id_of(alarm_id, "acknowledged", 1) for alarm_id in world.commanded.values()}
+    # Told, perhaps again, by the same ids.
+    told = {event["event_id"] for event in world.told if event["transition"] != "acknowledged"}
+    assert told == expected
+    assert acknowledged <= {event["event_id"] for event in world.told}
+    assert len(world.commanded) > 5
+    for delivery, answer in world.answers.items():
+        if answer["accepted"]:
+            assert event_id_of(world.commanded[delivery], "acknowledged", 1) in acknowledged
     states = {f"esp/alerts/{event.well_id}/state/{event.diagnosis}": event.event_id for event in events}
+    for event in events:  # of those that stand at the end, whether somebody saw them
+        by_people = event_id_of(event.alarm_id, "acknowledged", 1)
+        if by_people in acknowledged and event.event_id in states.values():
+            topic = f"esp/alerts/{event.well_id}/state/{event.diagnosis}"
+            states[topic] = by_people if event.transition != "cleared" else event.event_id
     assert {topic: json.loads(state)["event_id"] for topic, state in world.retained.items()} == states

@@ -408,7 +408,12 @@ async def test_states_are_published_again_as_they_stand_until_the_broker_refuses
 async def test_events_of_an_earlier_run_are_published_again_and_then_marked() -> None:
     rig = Rig(accepts=False)
     async with rig.running():
-        rig.pipeline.announce_again([{"event_id": "e1", "well_id": "W7"}])
+        rig.pipeline.announce_again(
+            [
+                {"event_id": "e1", "well_id": "W7", "transition": "raised"},
+                {"event_id": "e2", "well_id": "W7", "transition": ""},
+            ]
+        )
         assert [topic for topic, _, _ in rig.broker.published] == ["esp/alerts/W7/events"]
         rig.deliver(1)
         await settled(lambda: rig.broker.acknowledged == [1])

@@ -161,8 +161,10 @@ async def test_the_access_control_list_lets_each_do_what_is_theirs(own_broker: O
         await daemon.holds(3)
         await daemon.tells("esp/alerts/WELL-001/events", b"event")
         await daemon.tells("esp/alerts/WELL-001/state/STALL", b"state")
+        await daemon.tells("esp/alerts/WELL-001/answers", b"answer")
+        await daemon.tells("esp/alerts/WELL-001/command", b"not its business")
         await daemon.tells("esp/ingestd/esp-ingestd/status", b"status")
-        await scada.holds(4)
+        await scada.holds(5)
     assert {(topic, payload) for topic, payload, _ in daemon.received} == {
         ("esp/WELL-001/telemetry", b"own"),
         ("esp/WELL-002/telemetry", b"any well's"),
@@ -170,6 +172,7 @@ async def test_the_access_control_list_lets_each_do_what_is_theirs(own_broker: O
     }
     assert {(topic, payload) for topic, payload, _ in scada.received} == {
         ("esp/alerts/WELL-001/command", b"acknowledge"),
+        ("esp/alerts/WELL-001/answers", b"answer"),
         ("esp/alerts/WELL-001/events", b"event"),
         ("esp/alerts/WELL-001/state/STALL", b"state"),
         ("esp/ingestd/esp-ingestd/status", b"status"),
