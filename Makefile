@@ -46,6 +46,7 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 	@$(python) bench/outage.py
 	@$(python) bench/backfill.py
 	@$(python) bench/archive.py
+	@$(python) bench/maintenance.py
 	@$(python) bench/queries.py
 
 .PHONY: check

@@ -59,9 +59,9 @@ class Daemon:
 
 @contextmanager
 def daemon(
-    folder: Path, broker: embedded.Broker, dsn: str, protocol: str, profile: str, tree: str = ""
+    folder: Path, broker: embedded.Broker, dsn: str, protocol: str, profile: str, tree: str = "", more: str = ""
 ) -> Iterator[Daemon]:
-    """The daemon, ready; `tree` is the file of its decision tree, that which ships when empty."""
+    """The daemon, ready; `tree` is the file of its decision tree, that which ships when empty; `more`: of TOML."""
     port = embedded.free_port()
     config = folder / "esp-ingestd.toml"
     (folder / "wells.toml").write_text("[defaults]\nnameplate_current_a = 64.0\ntrip_temperature_c = 150.0\n")
@@ -69,7 +69,7 @@ def daemon(
         f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\nprotocol = "{protocol}"\n'
         f'[database]\ndsn = "{dsn}"\n[http]\nport = {port}\n[diagnosis]\nwells_file = "wells.toml"\n'
         f'tree_file = "{tree}"\n'
-        f'[spool]\ndirectory = "{folder}/spool"\n[log]\nlevel = "warning"\n'
+        f'[spool]\ndirectory = "{folder}/spool"\n[log]\nlevel = "warning"\n{more}'
     )
     program = [sys.executable, "-m", "esp_ingestd"]
     subprocess.run([*program, "migrate", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)

@@ -44,6 +44,8 @@ from esp_ingestd.rollup import (
     COUNT_DAY,
     COUNT_HOUR,
     DAY_US,
+    HOUR_US,
+    LONGEST_US,
     SELECT_HOURS,
     SELECT_WELLS,
     TAKE_MARKS,
@@ -484,13 +486,14 @@ class Database:
             connection.transaction(isolation="repeatable_read"),
         ):
             # Compiling a statement of so many columns takes longer than running it.
-            await connection.execute("SET LOCAL jit = off")
+            await connection.execute("SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan")
             well_ids = await self._take_marks(connection, hour_us)
             counted = 0
             for start in range(0, len(well_ids), ROLLUP_WELLS):
                 some = well_ids[start : start + ROLLUP_WELLS]
-                counted += sum(row[0] for row in await connection.fetch(COUNT_HOUR, hour_us, some))
-                await connection.execute(COUNT_ALARMS, hour_us, some)
+                rows = await connection.fetch(COUNT_HOUR, hour_us, some, hour_us + HOUR_US, hour_us - LONGEST_US)
+                counted += sum(row[0] for row in rows)
+                await connection.execute(COUNT_ALARMS, hour_us, some, hour_us + HOUR_US)
                 await connection.execute(COUNT_DAY, hour_us // DAY_US * DAY_US, some)
         return counted
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 MAINTENANCE_LOCK: Final = 0x65737033  # any constant of our own: "esp3"; "esp1" is migrate's, "esp2" the archive's
 FIRST_PASS: Final = 0.1  # of an interval after the start: not at once, and not never where it is started often
 NICENESS: Final = 10
+REST: Final = 19
+"""Of the time that a pass over the rollups took: it has a twentieth of the time, however large the field."""
+LONGEST_REST_S: Final = 3600.0
 _PROGRAM: Final = (sys.executable, "-c", "from esp_ingestd.maintenance import work_for_parent; work_for_parent()")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -209,11 +212,12 @@ class Maintenance:
         interval_s = self._settings.maintenance.interval_s
         await asyncio.sleep(FIRST_PASS * interval_s)
         while True:
+            began = time.monotonic()
             steps = await run_steps(self._settings, {"rollups": roll_up, "health": self._look})
             self._count(steps)
             if not any(step.faults for step in steps):
                 self._metrics.kept.set_to_current_time()
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(max(interval_s, min(REST * (time.monotonic() - began), LONGEST_REST_S)))
 
     async def keep_archive(self) -> None:
         """Archive, read back and drop, in a child process, until cancelled."""

@@ -71,7 +71,8 @@ def _upsert(columns: str, condition: str = "") -> str:
 
 _COLUMNS: Final = "readings, uptime_s, " + _each("{x}_min, {x}_max, {x}_sum, {x}_count, {x}_last")
 _ALARMS: Final = ", ".join(f"alarms_{severity}" for severity in SEVERITIES)
-_OF_HOUR: Final = """well_id = wells.well_id AND "timestamp" >= $1 AND "timestamp" < $1 + interval '1 hour'"""
+# The bounds come as arguments: what is left to compute rules out no chunk while the statement is planned.
+_OF_HOUR: Final = 'well_id = wells.well_id AND "timestamp" >= $1 AND "timestamp" < $3'
 _HERTZ, _AMPERES = _good("vsd_frequency"), _good("motor_current")
 
 SELECT_HOURS: Final = "SELECT DISTINCT bucket FROM esp_rollup_marks ORDER BY bucket DESC"
@@ -96,12 +97,12 @@ SELECT_WELLS: Final = """
 # database does not know. What it says holds until the next one that says anything, for half an hour at most.
 _TURNING: Final = f"""
     SELECT date_part('epoch', sum(
-        least(until, at + interval '30 min', $1 + interval '1 hour') - greatest(at, $1)
+        least(until, at + interval '30 min', $3) - greatest(at, $1)
     ) FILTER (WHERE turns AND at + interval '30 min' > $1)) AS uptime_s
     FROM (SELECT at, turns, lead(at, 1, 'infinity') OVER (ORDER BY at) AS until FROM (
         (SELECT "timestamp" AS at, coalesce(hertz >= 5, false) OR coalesce(amperes > 2, false) AS turns
          FROM (SELECT "timestamp", {_HERTZ} AS hertz, {_AMPERES} AS amperes FROM esp_telemetry
-               WHERE well_id = wells.well_id AND "timestamp" >= $1 - interval '30 min' AND "timestamp" < $1) AS earlier
+               WHERE well_id = wells.well_id AND "timestamp" >= $4 AND "timestamp" < $1) AS earlier
          WHERE hertz IS NOT NULL OR amperes IS NOT NULL ORDER BY "timestamp" DESC LIMIT 1)
         UNION ALL
         SELECT "timestamp", coalesce(hertz >= 5, false) OR coalesce(amperes > 2, false)
@@ -110,15 +111,13 @@ _TURNING: Final = f"""
     ) AS said) AS intervals
 """  # noqa: S608 - our own column names
 
-_LAST_OF_ONE: Final = f"""
-    CASE WHEN counted.{{x}}_count > 0 THEN coalesce(newest.{{x}}, (
-        SELECT {{x}} FROM esp_telemetry WHERE {_OF_HOUR} AND ({{good}}) IS NOT NULL ORDER BY "timestamp" DESC LIMIT 1
-    )) END AS {{x}}_last
-"""  # noqa: S608 - our own column names
+# Most readings bring every channel of their well, and the newest one has all that is asked.
+_LACKING: Final = " OR ".join(f"({name}_count > 0 AND newest.{name} IS NULL)" for name in CHANNEL_NAMES)
 
 COUNT_HOUR: Final = f"""
     INSERT INTO esp_rollups_hourly AS old (well_id, bucket, {_COLUMNS})
-    SELECT wells.well_id, $1, readings, coalesce(uptime_s, 0), {_each("{x}_min, {x}_max, {x}_sum, {x}_count, {x}_last")}
+    SELECT wells.well_id, $1, readings, coalesce(uptime_s, 0),
+        {_each("{x}_min, {x}_max, {x}_sum, {x}_count, coalesce(newest.{x}, older.{x})")}
     FROM unnest($2::text[]) AS wells (well_id)
     CROSS JOIN LATERAL (
         SELECT count(*) AS readings,
@@ -128,19 +127,22 @@ COUNT_HOUR: Final = f"""
     LEFT JOIN LATERAL (
         SELECT {_each("{good} AS {x}")} FROM esp_telemetry WHERE {_OF_HOUR} ORDER BY "timestamp" DESC LIMIT 1
     ) AS newest ON true
-    CROSS JOIN LATERAL (SELECT {_each(_LAST_OF_ONE)}) AS lasting
+    CROSS JOIN LATERAL (
+        SELECT {_each('(array_agg({x} ORDER BY "timestamp" DESC) FILTER (WHERE {x} IS NOT NULL))[1] AS {x}')}
+        FROM (SELECT "timestamp", {_each("{good} AS {x}")} FROM esp_telemetry WHERE ({_LACKING}) AND {_OF_HOUR}) AS good
+    ) AS older
     CROSS JOIN LATERAL ({_TURNING}) AS turning
     WHERE readings > 0
     {_upsert(_COLUMNS, "WHERE excluded.readings >= old.readings")}
     RETURNING readings
 """  # noqa: S608 - our own column names
-"""Hour, wells -> the readings of each."""
+"""Hour, wells, its end, half an hour before it -> the readings of each."""
 
 COUNT_ALARMS: Final = f"""
     INSERT INTO esp_rollups_hourly AS old (well_id, bucket, {_ALARMS})
     SELECT well_id, $1, {", ".join(f"count(*) FILTER (WHERE severity = '{severity}')" for severity in SEVERITIES)}
     FROM diagnostic_results
-    WHERE well_id = ANY ($2) AND "timestamp" >= $1 AND "timestamp" < $1 + interval '1 hour'
+    WHERE well_id = ANY ($2) AND "timestamp" >= $1 AND "timestamp" < $3
         AND transition IN ('raised', 'escalated')
     GROUP BY well_id
     ON CONFLICT (well_id, bucket) DO UPDATE
