@@ -68,8 +68,8 @@ class Overflow(Protocol):
 
     filled: asyncio.Event
 
-    async def append(self, batch: Batch) -> None:
-        """Make a batch durable, or raise Unavailable."""
+    async def append(self, batch: Batch) -> int:
+        """Make a batch durable, or raise Unavailable; its number, which rises."""
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         """The oldest batches as one, and the number to remove it by."""
@@ -170,6 +170,8 @@ class Pipeline:
         self._published: list[str] = []
         self._telling: set[str] = set()  # events that were published and are not marked yet
         self._states: dict[str, bytes] = {}  # topic -> what it is to hold
+        self._drained_upto = self._draining_upto = 0
+        self._told_meanwhile: list[str] = []  # events told after their batch was read from the overflow
         self._draining = False
         self._rows = 0
         self._bytes = 0
@@ -301,8 +303,14 @@ class Pipeline:
             async for attempt in self._attempts():
                 with attempt:
                     if oldest := await overflow.oldest(self._batch_rows):
-                        batch, upto = oldest
+                        batch, self._draining_upto = oldest
+                        self._telling.difference_update(self._told_meanwhile)
+                        self._told_meanwhile = []  # of an attempt that failed: the spool has those marks
                         written = await self._drain_store.write(batch)
+                        self._drained_upto = upto = self._draining_upto
+                        self._published += self._told_meanwhile
+                        self._told_meanwhile = []
+                        self._wake.set()
                         self._set_away("")
                         await overflow.remove(upto)
                         self._count_written(written)
@@ -537,11 +545,10 @@ class Pipeline:
     async def _spill(self, batch: Batch) -> None:
         assert self._overflow is not None  # noqa: S101 - only then is a batch spilled
         try:
-            await self._overflow.append(batch)
+            batch.spooled_as = await self._overflow.append(batch)
         except Unavailable:
             self._is_away = False  # the next attempt asks the store again
             raise
-        batch.is_spilled = True
         self._count_rejected(batch)
 
     def _attempts(self) -> AsyncRetrying:
@@ -620,13 +627,20 @@ class Pipeline:
     async def _note_accepted(self, batch: Batch) -> None:
         self._count_refused([*batch.told.values(), *batch.stated])
         told = [event_id for event_id, answer in batch.told.items() if not answer.result()]
-        self._published += told
-        self._wake.set()
-        if batch.is_spilled and self._overflow is not None:
+        if batch.spooled_as and self._overflow is not None:
             try:
                 await self._overflow.mark_published(told, self._clock())
             except Unavailable as unavailable:  # then they are published once more after a crash
                 self._count_unavailable(unavailable)
+            else:
+                if batch.spooled_as > self._drained_upto:  # the marks go to the store with them: nothing piles up here
+                    if batch.spooled_as <= self._draining_upto:
+                        self._told_meanwhile += told
+                    else:
+                        self._telling.difference_update(told)
+                    return
+        self._published += told
+        self._wake.set()
 
     def _note_reply(self, answer: asyncio.Future[str]) -> None:
         """A broker that refuses an answer to a command costs the answer, not the alerts."""

@@ -99,8 +99,8 @@ class Spool:
         await self._look()
         return recovered
 
-    async def append(self, batch: Batch) -> None:
-        """Put a batch on disk; once this returns it survives power loss.
+    async def append(self, batch: Batch) -> int:
+        """Put a batch on disk; once this returns it survives power loss. Its number, which rises.
 
         Raises:
             Unavailable: the spool is full, or the disk fails.
@@ -109,8 +109,9 @@ class Spool:
         """
         content = await self._file.run(_encode, batch)
         oldest_us = batch.readings[0].received_us if batch.readings else batch.opened_us
-        await self._file.run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
+        number = await self._file.run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
         await self._look()
+        return number
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         """The oldest batches as one of at most about `max_rows` rows, and the number to `remove` it by."""
@@ -177,12 +178,13 @@ class Spool:
         self.damaged_batches += damaged
         _log.error("spool was damaged", why=why, batches_kept=kept, batches_damaged=damaged, set_aside=str(aside))
 
-    def _insert(self, readings: int, events: int, oldest_us: int, content: bytes) -> None:
+    def _insert(self, readings: int, events: int, oldest_us: int, content: bytes) -> int:
         connection = self._file.connection
         if self._size_bytes() + len(content) + RESERVE_BYTES > self._settings.max_bytes:
             raise sqlite3.OperationalError(f"full: spool.max_bytes = {self._settings.max_bytes} is reached")
         with connection:
-            connection.execute(_INSERT, (readings, events, oldest_us, zlib.crc32(content), content))
+            inserted = connection.execute(_INSERT, (readings, events, oldest_us, zlib.crc32(content), content))
+        return inserted.lastrowid or 0
 
     def _read_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         try:

@@ -96,6 +96,7 @@ class FakeStore:
                 self.events.setdefault(event.event_id, event)
         for command in batch.commands:
             self.commands.setdefault(command.command_id, command)
+        self.published |= batch.published
         self.batches.append(batch)
         stored = len(self.rows) - before
         await asyncio.sleep(0)  # committed, and the answer is on its way

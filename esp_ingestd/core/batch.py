@@ -89,8 +89,8 @@ class Batch:
     newest_us: int = 0
     """When its newest delivery arrived."""
     trigger: Trigger = Trigger.DRAIN
-    is_spilled: bool = False
-    """It is in the spool, not in the database."""
+    spooled_as: int = 0
+    """Its number in the spool, where it is in there and not in the database."""
 
     def __bool__(self) -> bool:
         """Whether anything came."""

@@ -55,7 +55,7 @@ class Spool:
         if world.spooled:
             self.filled.set()
 
-    async def append(self, batch: Batch) -> None:
+    async def append(self, batch: Batch) -> int:
         await asyncio.sleep(0)
         if self.world.chance(0.05):
             raise Unavailable("spool is full", kind="spool_full")
@@ -63,6 +63,7 @@ class Spool:
         self.world.spooled.append(kept)
         self.filled.set()
         await asyncio.sleep(0)
+        return self.world.removed + len(self.world.spooled)
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         await asyncio.sleep(0)
@@ -74,17 +75,20 @@ class Spool:
             upto += 1
             if len(merged.readings) >= max_rows:
                 break
-        return merged, upto
+        events = {event.event_id for event in merged.events}
+        merged.published = {key: at_us for key, at_us in self.world.marked.items() if key in events}
+        return merged, self.world.removed + upto
 
     async def remove(self, upto: int) -> None:
         await asyncio.sleep(0)
-        del self.world.spooled[:upto]
+        del self.world.spooled[: upto - self.world.removed]
+        self.world.removed = upto
         if not self.world.spooled:
             self.filled.clear()
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         await asyncio.sleep(0)
-        self.world.store.published |= dict.fromkeys(event_ids, at_us)
+        self.world.marked |= dict.fromkeys(event_ids, at_us)
 
 
 class Memory:
@@ -107,6 +111,9 @@ class World:
         self.random = random.Random(seed)  # noqa: S311 - repeatable, no secret
         self.store = FakeStore()
         self.spooled: list[Batch] = []
+        self.removed = 0
+        """The number of the last batch that was removed from it."""
+        self.marked: dict[str, int] = {}
         self.memory: dict[str, bytes] = {}
         self.states: dict[str, bytes] = {}
         self.retained: dict[str, bytes] = {}
@@ -249,7 +256,9 @@ class World:
         )
         stored = {event.event_id: event for batch in self.spooled for event in batch.events} | self.store.events
         pipeline.recall_states(self.states)
-        pipeline.announce_again(e.payload() for key, e in stored.items() if key not in self.store.published)
+        pipeline.announce_again(
+            e.payload() for key, e in stored.items() if key not in self.store.published | self.marked
+        )
         return pipeline
 
     def _is_at_rest(self, pipeline: Pipeline) -> bool:

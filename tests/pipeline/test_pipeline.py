@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import FakeBroker, FakeStore, settled, stepped
 
-from esp_ingestd.config import Settings, Wells
+from esp_ingestd.config import Settings, SpoolSettings, Wells
 from esp_ingestd.core.batch import Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
@@ -18,10 +18,12 @@ from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.pipeline import Pipeline
 from esp_ingestd.service import load_tree
+from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
 T0 = 1_700_000_000_000_000
 TREE = load_tree(None)
@@ -37,9 +39,11 @@ class Rig:
         *,
         accepts: bool = True,
         max_wells: int = 100,
+        overflow: Spool | None = None,
         **batch: int,
     ) -> None:
         self.store = store or FakeStore()
+        self.overflow = overflow
         self.broker = FakeBroker(accepts=accepts)
         self.broker.on_acknowledge = self._check_durable
         self.metrics = Metrics()
@@ -52,7 +56,7 @@ class Rig:
             diagnostician=Diagnostician(TREE, WELLS),
             store=self.store,
             drain_store=self.store,
-            overflow=None,
+            overflow=overflow,
             memory=None,
             intake=self.broker,
             alerts=self.broker,
@@ -69,7 +73,7 @@ class Rig:
 
     def _check_durable(self, deliveries: Sequence[int]) -> None:
         """I1, at the only place where it can be broken."""
-        for delivery in deliveries:
+        for delivery in deliveries if self.overflow is None else ():
             assert all(key in self.store.rows for key in self.keys.get(delivery, ()))
 
     def deliver(self, delivery: int, second: int | None = None, well_id: str = "W1", **channels: float) -> None:
@@ -538,3 +542,42 @@ async def test_while_the_broker_is_away_no_well_is_silent() -> None:
         rig.broker.is_connected = True
         assert not await pass_time(299)
         assert await pass_time(10) == ["esp/alerts/esp-ingestd/events"]
+
+
+# ------------------------------------------------------------------------------------------- with a spool on disk
+
+
+async def test_what_is_told_only_after_it_was_drained_is_marked_too_and_what_goes_with_it_does_not_pile_up(
+    tmp_path: Path,
+) -> None:
+    """An outage of any length must not grow a list of what was told in it."""
+    spool = Spool(SpoolSettings(directory=tmp_path))
+    await spool.open()
+    rig = Rig(accepts=False, overflow=spool)
+    rig.store.is_away = True
+    async with rig.running():
+        draining = asyncio.create_task(rig.pipeline.drain_overflow())
+        for delivery in range(1, 4):
+            rig.deliver(delivery, second=10 * delivery, motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: spool.status.readings == 3)
+        rig.broker.answer_all()
+        await settled(lambda: len(rig.broker.acknowledged) == 3)
+        assert rig.pipeline._published == []
+        for delivery in range(4, 7):
+            rig.deliver(delivery, 10 * delivery, "W2", motor_current=200.0, vsd_frequency=50.0)
+        await settled(lambda: spool.status.readings == 6)
+        rig.store.gate.clear()
+        rig.store.is_away = False
+        attempts = rig.store.attempts
+        await settled(lambda: rig.store.attempts > attempts)
+        for delivery in range(7, 10):
+            rig.deliver(delivery, 10 * delivery, "W3", motor_current=200.0, vsd_frequency=50.0)
+        rig.broker.answer_all()
+        await settled(lambda: len(rig.broker.acknowledged) == 9)
+        rig.store.gate.set()
+        await settled(lambda: len(rig.store.events) == 3)
+        await settled(lambda: rig.store.published.keys() == rig.store.events.keys())
+        assert rig.pipeline._published == []
+        assert rig.pipeline._telling == set()
+        draining.cancel()
+    await spool.close()
