@@ -191,6 +191,8 @@ class AlertSettings(_Section):
     topic_prefix: Annotated[str, AfterValidator(_plain_topic)] = Field(
         "esp/alerts", min_length=1, description="a topic without wildcards"
     )
+    flood_starts: int = Field(10, ge=0, le=100_000, description="annunciations, 0 to 100000; 0: no guard")
+    flood_ends: int = Field(5, ge=0, le=100_000, description="annunciations, 0 to 100000")
 
 
 class DiagnosisSettings(_Section):

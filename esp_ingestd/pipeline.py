@@ -35,7 +35,8 @@ from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger, Written
 from esp_ingestd.core.decode import Decoder, Reason
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.flood import FloodGuard
+from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Refused, Unavailable
@@ -153,6 +154,8 @@ class Pipeline:
         self._intake = intake
         self._alerts = alerts
         self._alert_prefix = settings.alerts.topic_prefix
+        self._flood = FloodGuard(settings.alerts.flood_starts, settings.alerts.flood_ends)
+        self._flood_topic = f"{self._alert_prefix}/{diagnostician.field_id}/flood"
         self._max_wells = settings.diagnosis.max_wells
         self._metrics = metrics
         self._report = report
@@ -226,6 +229,8 @@ class Pipeline:
         # While we hear nobody, silence is ours and not the wells'.
         if events := self._diagnostician.pass_time(now_us, deaf=not self._intake.is_listening):
             self._announce(events, now_us)
+        self._flood.pass_time(now_us)
+        self._sum_up()
         for severity, count in self._diagnostician.standing().items():
             self._metrics.alarms_active.labels(severity).set(count)
         for how, alarms in self._diagnostician.figures(now_us)._asdict().items():
@@ -261,8 +266,11 @@ class Pipeline:
         return answers
 
     def recall_states(self, states: Mapping[str, bytes]) -> None:
-        """Take back what an earlier run published on the state topics."""
+        """Take back what an earlier run published on the state topics; its flood is over."""
         self._states |= states
+        summary = json.loads(states.get(self._flood_topic, b"{}"))
+        if summary.get("flood"):
+            self._state_flood(summary | {"flood": False, "until": to_iso(self._clock())})
 
     async def restate(self) -> str:
         """Publish the state of every alarm again: a broker that was killed or replaced may have lost them.
@@ -382,16 +390,33 @@ class Pipeline:
         for event in events:
             batch.events.append(event)
             well = f"{self._alert_prefix}/{event.well_id}"
+            told = None
             if event.transition:
                 self._telling.add(event.event_id)
-                told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
-                told.add_done_callback(partial(self._count_told, event, arrived_us))
-                batch.told[event.event_id] = told
+                if self._flood.holds(event, arrived_us, len(self._diagnostician)):
+                    self._metrics.alerts_held_back.inc()
+                else:
+                    told = self._alerts.publish(f"{well}/events", json.dumps(event.payload()).encode())
+                    told.add_done_callback(partial(self._count_told, event, arrived_us))
             if event.transition in ANNUNCIATIONS and event.state == "active":
                 self._annunciations.count(arrived_us)
             topic, state = f"{well}/state/{event.diagnosis}", json.dumps(event.state_payload()).encode()
             self._states[topic] = batch.states[topic] = state
-            batch.stated.append(self._alerts.publish(topic, state, retain=True))
+            stated = self._alerts.publish(topic, state, retain=True)
+            batch.stated.append(stated)
+            if event.transition:
+                batch.told[event.event_id] = told or stated  # what is held back is told by its state
+
+    def _sum_up(self) -> None:
+        """Publish the summary of a flood where it has changed; retained, and kept with the next batch."""
+        if (summary := self._flood.news()) is not None:
+            self._metrics.alarm_flood.set(self._flood.is_flood)
+            self._state_flood(summary)
+
+    def _state_flood(self, summary: Mapping[str, object]) -> None:
+        state = self._states[self._flood_topic] = json.dumps(summary).encode()
+        self._batcher.open.states[self._flood_topic] = state
+        self._alerts.publish(self._flood_topic, state, retain=True)
 
     def _take_command(
         self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int, *, retained: bool

@@ -148,6 +148,8 @@ class Metrics:
         self.alerts_published = counter("alerts_published", "Alert events accepted by the broker", "severity")
         self.alerts_refused = counter("alerts_refused", "Alert messages that the broker refused")
         self.alerts_waiting = gauge("alerts_waiting", "Alert messages that the broker has not answered yet")
+        self.alerts_held_back = counter("alerts_held_back", "Alert events that a flood left to its summary")
+        self.alarm_flood = gauge("alarm_flood", "1 while a flood of alarms is under way")
         self.alarms_active = gauge("alarms_active", "Standing alarms", "severity")
         self.alarms_treated = gauge(
             "alarms_treated", "Standing alarms that are acknowledged, shelved, latched, recurring, or a day old", "how"

@@ -177,7 +177,8 @@ class Diagnostician:
         live: bool = False,
     ) -> None:
         self._tree = tree
-        self._field_id = field_id
+        self.field_id = field_id
+        """Under which name the field as a whole raises alarms."""
         self._wells = wells
         self._patients: dict[str, Patient] = {}
         self._since_us = 0
@@ -229,7 +230,7 @@ class Diagnostician:
     def _listen(self, at_us: int, now_us: int, place: int) -> Iterator[AlarmEvent]:
         """Tell of wells that have been silent for too long: each by itself, or, where it is the field, all in one."""
         bit = self._tree.diagnoses[place].questions[0].bit
-        field = self._patients.get(self._field_id)
+        field = self._patients.get(self.field_id)
         heard = [p for p in self._patients.values() if p is not field and p.enabled & bit and not p.has_lost(place)]
         if field is not None and field.has_lost(place):
             self._look_us = now_us + LOOK_US
@@ -244,7 +245,7 @@ class Diagnostician:
         together = fell_silent_together(silences)
         if together:
             begun_us = at_us - max(each.silent_us - each.allowed_us for each in silences if each.well_id in together)
-            field = field or self._admit(self._field_id)
+            field = field or self._admit(self.field_id)
             yield from self._tell_field(field, place, begun_us, heard, len(together))
         for each in silences:
             if each.is_overdue and each.well_id not in together:
@@ -407,7 +408,7 @@ class Diagnostician:
         enabled: dict[tuple[object, ...], int] = {}
         for patient in self._patients.values():
             well = patient.well
-            settings = FIELD_SETTINGS if well.well_id == self._field_id else wells(well.well_id)
+            settings = FIELD_SETTINGS if well.well_id == self.field_id else wells(well.well_id)
             asked = (settings.enabled_rules, *(bool(getattr(settings, name)) for name in NEEDED_SETTING.values()))
             if asked not in enabled:
                 enabled[asked] = tree.enabled_bits(settings)
@@ -440,7 +441,7 @@ class Diagnostician:
         return len(self._patients)
 
     def _admit(self, well_id: str) -> Patient:
-        settings = FIELD_SETTINGS if well_id == self._field_id else self._wells(well_id)
+        settings = FIELD_SETTINGS if well_id == self.field_id else self._wells(well_id)
         enabled = self._tree.enabled_bits(settings)
         patient = self._patients[well_id] = Patient(Well(well_id, settings), enabled)
         patient.well.learns = bool(enabled & ~self._tree.instant_bits)

@@ -581,3 +581,36 @@ async def test_what_is_told_only_after_it_was_drained_is_marked_too_and_what_goe
         assert rig.pipeline._telling == set()
         draining.cancel()
     await spool.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ flood
+
+
+@stepped
+async def test_in_a_flood_low_alarms_are_summed_up_and_each_is_kept() -> None:
+    """A wrong clock on thirty wells at once: ten are told, then a summary; an overload among them passes."""
+    rig = Rig()
+    async with rig.running():
+        for number in range(30):
+            rig.deliver(number + 1, 86_400 + 300 + number, f"W{number}", vsd_frequency=60.0)
+        for minute in range(3):
+            rig.deliver(31 + minute, 70 * minute, "BURNS", motor_current=60.0, vsd_frequency=60.0)
+        rig.pipeline.pass_time()
+        await asyncio.sleep(5)
+        assert len(rig.broker.acknowledged) == 33
+    events = [json.loads(payload) for topic, payload, _ in rig.broker.published if topic.endswith("/events")]
+    assert [each["diagnosis"] for each in events] == ["CLOCK_FAULT"] * 10 + ["OVERLOAD"]
+    assert len(rig.store.events) == 31
+    assert rig.store.published.keys() == rig.store.events.keys(), "a restart tells none of them by itself"
+    assert sum(topic.endswith("/state/CLOCK_FAULT") for topic, _, _ in rig.broker.published) == 30
+    ((topic, payload, retained),) = [each for each in rig.broker.published if each[0].endswith("/flood")]
+    assert (topic, retained) == ("esp/alerts/esp-ingestd/flood", True)
+    summary = json.loads(payload)
+    assert (summary["flood"], summary["held_back"], summary["wells"]) == (True, 20, 20)
+    assert summary["by_diagnosis"] == "CLOCK_FAULT 20"
+    assert rig.counted("alarm_flood") == 1
+    assert rig.counted("alerts_held_back_total") == 20
+
+    rig.pipeline.recall_states({topic: payload})
+    summary = json.loads(rig.broker.published[-1][1])
+    assert (summary["flood"], summary["held_back"]) == (False, 20), "a restart ends it"
