@@ -407,6 +407,11 @@ class Alarm:
             if question.bit & bits:
                 watch.forget()
 
+    def met_for_us(self, question: Question, now_us: int) -> int:
+        """How long one of its questions has been met; 0 if it is not."""
+        met_us = self.watches[self.diagnosis.questions.index(question)].met_us
+        return 0 if met_us == NEVER else now_us - met_us
+
     def strongest(self) -> Question | None:
         """The standing question of highest severity; None if none stands."""
         standing = [q for q, watch in zip(self.diagnosis.questions, self.watches, strict=True) if watch.standing]

@@ -106,3 +106,23 @@ def test_confirmers_that_fail_or_are_not_known_make_it_less_sure(
     (event,) = run.then(60, **HOT, **channels)
     assert (event.confidence, event.message) == (confidence, message)
     assert event.evidence == {"motor_temp": 130.0} | {name: x for name, x in channels.items() if x is not None}
+
+
+def test_an_answer_that_stands_longer_is_surer() -> None:
+    found = []
+    for delay_s in (0, 60, 300):
+        run = run_on(on_delay_s=delay_s)
+        (event,) = run.then(600, **HOT)
+        found.append(event.confidence)
+    assert found == [0.9, 0.855, 0.855]  # 1 - exp(-3) of it at the end of an on-delay
+
+
+def test_an_answer_without_a_channel_says_so_and_is_less_sure() -> None:
+    when = "motor_temp > 120 and (unknown(head_ratio) or head_ratio < 0.5)"
+    source = [diagnosis("NO_FLOW", "production", when, "high")]
+    groups = [{"name": name, "ask": f"{name}?"} for name in ("protection", "production", "degradation", "data")]
+    run = Run(tree=Tree.parse({"group": groups, "diagnosis": source}))
+    run.then(3600)
+    (event,) = run.then(300, **HOT)
+    assert event.path[-1] == "NO_FLOW? yes, without head"
+    assert event.confidence == 0.75
