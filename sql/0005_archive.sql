@@ -20,7 +20,7 @@ COMMENT ON COLUMN archived_days.file IS 'The file, under archive.url; no unit';
 COMMENT ON COLUMN archived_days.sha256 IS 'SHA-256 of the file; hex';
 COMMENT ON COLUMN archived_days.bytes IS 'Size of the file; bytes';
 COMMENT ON COLUMN archived_days.rows IS 'Rows in the file; a count';
-COMMENT ON COLUMN archived_days.stored_rows IS 'Rows that this database held when the file was made, all of them in it; a count';
+COMMENT ON COLUMN archived_days.stored_rows IS 'Rows that this database held when the file was made, all of them in it; -1: it holds others now; a count';
 COMMENT ON COLUMN archived_days.fingerprint IS 'esp_fingerprint of those rows; no unit';
 COMMENT ON COLUMN archived_days.archived_at IS 'When the file was made; date and time with zone';
 COMMENT ON COLUMN archived_days.verified_at IS 'When it was last read back and found whole; date and time with zone; null: not, or found damaged';
@@ -89,7 +89,7 @@ BEGIN
                 RETURN format('the archive of %s is not verified', each);
             ELSIF (known.stored_rows, known.fingerprint) IS DISTINCT FROM (stored.rows, stored.fingerprint) THEN
                 -- Which makes it due, also where only values have changed.
-                UPDATE archived_days SET verified_at = NULL WHERE table_name = which AND day = each;
+                UPDATE archived_days SET stored_rows = -1 WHERE table_name = which AND day = each;
                 RETURN format('%s has other rows than were archived', each);
             END IF;
         END IF;

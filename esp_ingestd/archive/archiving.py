@@ -29,6 +29,7 @@ from esp_ingestd.archive.ledger import (
     present_days,
     record,
     require_columns,
+    unsettle,
     working,
 )
 from esp_ingestd.archive.merge import Merger
@@ -370,8 +371,9 @@ class _Archiver:
             if known:
                 await mark(self._session, self._table, day, known.sha256, None)
             return DayResult(self._table.name, day, self.rows_of(day), Outcome.FAILED, str(error))
-        # A day that is stale is due, also where only values have changed.
-        await mark(self._session, self._table, day, manifest.sha256, None if is_stale else time.time_ns() // 1_000)
+        await mark(self._session, self._table, day, manifest.sha256, time.time_ns() // 1_000)
+        if is_stale:
+            await unsettle(self._session, self._table, day)
         why = "the database has other rows than were archived; the next run archives them" if is_stale else ""
         return DayResult(self._table.name, day, manifest.rows, Outcome.VERIFIED, why)
 

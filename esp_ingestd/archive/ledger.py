@@ -163,6 +163,11 @@ async def mark(session: Session, table: Table, day: date, sha256: str, verified_
     await session.execute(_MARK, table.name, day, sha256, verified_us)
 
 
+async def unsettle(session: Session, table: Table, day: date) -> None:
+    """Note that the database holds something else than was archived: the day is due, whatever a count says."""
+    await session.execute(_UNSETTLE, table.name, day)
+
+
 async def drop_days(
     session: Session, edition: Edition, table: Table, first_us: int, past_us: int, *, guarded: bool
 ) -> str | None:
@@ -207,6 +212,7 @@ _RECORD: Final = """
 _MARK: Final = """
     UPDATE archived_days SET verified_at = $4 WHERE table_name = $1 AND day = $2 AND sha256 = $3
 """
+_UNSETTLE: Final = "UPDATE archived_days SET stored_rows = -1 WHERE table_name = $1 AND day = $2"
 _CHUNKS: Final = """
     SELECT range_start, range_end FROM timescaledb_information.chunks
     WHERE hypertable_schema = current_schema() AND hypertable_name = $1 ORDER BY range_start

@@ -71,7 +71,7 @@ async def retain(settings: Settings) -> Report:
                     why = await asyncio.to_thread(_why_kept, place, table, days, known) if guarded else None
                     if why is None:
                         why = await drop_days(session, edition, table, first_us, past_us, guarded=guarded)
-                    rows = sum(known[day].stored.rows for day in days if day in known)
+                    rows = sum(max(known[day].stored.rows, 0) for day in days if day in known)
                     what = Outcome.KEPT if why else Outcome.DROPPED
                     results.append(DayResult(table.name, to_datetime(first_us).date(), rows, what, why or ""))
     finally:
