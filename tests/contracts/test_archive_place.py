@@ -104,8 +104,10 @@ def test_the_newer_content_replaces_the_older(place: Place) -> None:
 
 
 def test_a_draft_is_not_there_until_it_is_put(place: Place) -> None:
-    place.draft("t/file").write_bytes(b"half")
+    draft = place.draft("t/file")
+    draft.write_bytes(b"half")
     assert "file" not in place.sizes("t")
+    draft.unlink()
     with pytest.raises(ArchiveError, match="t/file is missing in"):
         fetch(place, "t/file")
     put(place, "t/file", b"whole")
