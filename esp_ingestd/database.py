@@ -481,10 +481,7 @@ class Database:
 
         Cancel: likewise.
         """
-        async with (
-            self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection,
-            connection.transaction(isolation="repeatable_read"),
-        ):
+        async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection, connection.transaction():
             # Compiling a statement of so many columns takes longer than running it.
             await connection.execute("SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan")
             well_ids = await self._take_marks(connection, hour_us)

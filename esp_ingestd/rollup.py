@@ -2,7 +2,8 @@
 
 Rules:
     1. A mark says that an hour got readings or alarm events. It is committed with them, and deleted in the transaction
-       that counts the hour again, which sees either both or neither: no bucket is forgotten, whoever is killed.
+       that then counts the hour again; who sees a mark sees what came with it, and what comes later has a mark of its
+       own. So no bucket is forgotten, whoever is killed.
     2. An hour is counted again whole, from its readings, and the day from its hours: twice equals once.
     3. Readings go away only by retention, so a count that finds fewer than the last one saw a part of them: the row
        that is there stays.
