@@ -331,7 +331,7 @@ OTHER_UNITS = {
 }
 
 
-@pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])
+@pytest.mark.parametrize("interval_s", [60.0, 300.0, 1200.0])
 @pytest.mark.parametrize("mistake", OTHER_UNITS)
 def test_a_channel_in_another_unit_is_named_and_read_by_no_other_question(interval_s: float, mistake: str) -> None:
     for well in play(None, interval_s, soil=OTHER_UNITS[mistake]):
@@ -340,7 +340,7 @@ def test_a_channel_in_another_unit_is_named_and_read_by_no_other_question(interv
         assert any(name.endswith("_times") for name in well[0].event.evidence)
 
 
-@pytest.mark.parametrize("interval_s", [60.0, 300.0, 1200.0])
+@pytest.mark.parametrize("interval_s", [300.0, 1200.0])
 @pytest.mark.parametrize("kind", ["motor_overtemp", "deadhead", "gas_lock", "broken_shaft", "flowline_restriction"])
 def test_no_illness_of_the_pump_looks_like_another_unit(interval_s: float, kind: str) -> None:
     for well in play(kind, interval_s, without=("intake_temp",)):
@@ -402,9 +402,8 @@ def test_a_channel_that_is_not_sent_stays_suspected_and_only_what_is_sure_is_nam
     run = Run(step_s=60)
     run.then(DAY_S)
     run.then(180, pip=900.0 * KPA)
-    run.then(60, pip=None)
-    run.then(240, pip=900.0 * KPA)
-    run.then(120, pip=900.0 * KPA, discharge_pressure=3200.0 * KPA)
+    run.then(60, pip=None, motor_current=None)
+    run.then(180, pip=900.0 * KPA, discharge_pressure=3200.0 * KPA)
     (event,) = (event for event in run.events if event.diagnosis == "UNIT_SUSPECT")
     assert [name for name in event.evidence if name.endswith("_times")] == ["pip_times"]
     lines = list(run.diagnostician.explain("W"))
