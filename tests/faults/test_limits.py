@@ -214,6 +214,7 @@ async def test_a_broker_whose_certificate_has_expired_is_told_and_left_until_it_
     broker.start()
     site.rtu.send(20)
     await until(lambda: "certificate has expired" in why_not(site.daemon, "broker"))
+    assert any("certificate has expired" in line.get("why", "") for line in site.daemon.said())
     assert site.daemon.metrics()["mqtt_connected"] == 0
 
     broker.stop()
@@ -241,6 +242,7 @@ async def test_a_password_that_the_broker_takes_no_more_is_told_and_works_again_
         broker.start()
         site.rtu.send(20)
         await until(lambda: "Not authori" in why_not(site.daemon, "broker"))
+        assert any("Not authori" in line.get("why", "") for line in site.daemon.said())
         broker.stop()
         broker.users = {"esp": "secret", "rtu": "rtu"}
         broker.start()
