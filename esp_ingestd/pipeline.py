@@ -306,15 +306,22 @@ class Pipeline:
         Cancel: a batch that was stored and not yet removed is sent again, which the keys make harmless.
         """
         overflow = self._overflow
+        rows = self._batch_rows
         while overflow is not None:
             await overflow.filled.wait()
             async for attempt in self._attempts():
                 with attempt:
-                    if oldest := await overflow.oldest(self._batch_rows):
+                    if oldest := await overflow.oldest(rows):
                         batch, self._draining_upto = oldest
                         self._telling.difference_update(self._told_meanwhile)
                         self._told_meanwhile = []  # of an attempt that failed: the spool has those marks
-                        written = await self._drain_store.write(batch)
+                        try:
+                            written = await self._drain_store.write(batch)
+                        except Unavailable as unavailable:
+                            if unavailable.kind == "timeout":  # what a slow store cannot take at once, it can in parts
+                                rows = max(rows // 4, 1)
+                            raise
+                        rows = min(4 * rows, self._batch_rows)
                         self._drained_upto = upto = self._draining_upto
                         self._published += self._told_meanwhile
                         self._told_meanwhile = []

@@ -69,6 +69,8 @@ class FakeStore:
         self.refuses: Callable[[Reading], bool] = lambda _reading: False
         self.is_away = False
         self.faults_of_marking = 0
+        self.most_rows = 1_000_000
+        """More at once it does not take in time."""
         self.attempts = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -82,8 +84,8 @@ class FakeStore:
             self.gate.clear()
         if self.faults:
             raise self.faults.popleft()
-        if self.is_away:
-            raise Unavailable("store is away", kind="connection")
+        if self.is_away or len(batch.readings) > self.most_rows:
+            raise Unavailable("store is away or slow", kind="connection" if self.is_away else "timeout")
         refused = [reading for reading in batch.readings if self.refuses(reading)]
         before = len(self.rows)
         for reading in batch.readings:

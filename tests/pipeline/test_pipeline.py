@@ -614,3 +614,21 @@ async def test_in_a_flood_low_alarms_are_summed_up_and_each_is_kept() -> None:
     rig.pipeline.recall_states({topic: payload})
     summary = json.loads(rig.broker.published[-1][1])
     assert (summary["flood"], summary["held_back"]) == (False, 20), "a restart ends it"
+
+
+async def test_a_backlog_goes_into_a_slow_store_in_parts(tmp_path: Path) -> None:
+    """What takes longer than a batch may, again at each attempt, would never end."""
+    spool = Spool(SpoolSettings(directory=tmp_path))
+    await spool.open()
+    rig = Rig(overflow=spool)
+    rig.store.is_away = True
+    async with rig.running():
+        for delivery in range(1, 41):
+            rig.deliver(delivery)
+            await settled(lambda: spool.status.readings == delivery)  # noqa: B023
+        rig.store.is_away = False
+        rig.store.most_rows = 3
+        draining = asyncio.create_task(rig.pipeline.drain_overflow())
+        await settled(lambda: len(rig.store.rows) == 40)
+        draining.cancel()
+    await spool.close()
