@@ -338,7 +338,9 @@ class Chaos:
             "SELECT event_id::text, alarm_id::text, published_at IS NOT NULL AS told FROM diagnostic_results"
         )
         standing = await connection.fetch("SELECT well_id, diagnosis, alarm_id::text FROM active_alarms")
-        topics = {f"esp/alerts/{well}/state/{name}": event.event_id for (well, name), event in last.items()}
+        topics = {
+            f"esp/alerts/{well}/state/{name}": (event.alarm_id, event.state) for (well, name), event in last.items()
+        }
         states = retained(self.broker.port, "esp/alerts/+/state/+", len(topics))
         return {
             "alarm events told": Count.of(ids, {each["event_id"]: each["alarm_id"] for each in self.scada.heard}),
@@ -348,7 +350,9 @@ class Chaos:
                 {key: event.alarm_id for key, event in last.items() if event.state != "cleared"},
                 {(row["well_id"], row["diagnosis"]): row["alarm_id"] for row in standing},
             ),
-            "retained states": Count.of(topics, {topic: state["event_id"] for topic, state in states.items()}),
+            "retained states": Count.of(
+                topics, {topic: (state["alarm_id"], state["state"]) for topic, state in states.items()}
+            ),
         }
 
     @staticmethod
