@@ -339,7 +339,8 @@ class Chaos:
         )
         standing = await connection.fetch("SELECT well_id, diagnosis, alarm_id::text FROM active_alarms")
         topics = {
-            f"esp/alerts/{well}/state/{name}": (event.alarm_id, event.state) for (well, name), event in last.items()
+            f"esp/alerts/{well}/state/{name}": (event.alarm_id, event.state != "cleared")
+            for (well, name), event in last.items()
         }
         states = retained(self.broker.port, "esp/alerts/+/state/+", len(topics))
         return {
@@ -351,7 +352,7 @@ class Chaos:
                 {(row["well_id"], row["diagnosis"]): row["alarm_id"] for row in standing},
             ),
             "retained states": Count.of(
-                topics, {topic: (state["alarm_id"], state["state"]) for topic, state in states.items()}
+                topics, {topic: (state["alarm_id"], state["active"]) for topic, state in states.items()}
             ),
         }
 
