@@ -275,7 +275,7 @@ def simulate(
             "--from",
             metavar="FILE",
             help="Publish a recording in place of a simulated field: CSV or JSON lines. Its timestamps stay as they "
-            "are. Repeatable, one after the other.",
+            "are. Repeatable, one after the other. Default: a field.",
         ),
     ] = None,
     speed: Annotated[
@@ -300,7 +300,10 @@ def simulate(
     ] = None,
     write_wells: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write the wells file of the field, for diagnosis.wells_file."),
+        typer.Option(
+            metavar="FILE",
+            help="Also write the wells file of the field, for diagnosis.wells_file. Default: none is written.",
+        ),
     ] = None,
 ) -> None:
     """Publish a simulated field of wells, or a recording, to the broker; say how much of it the broker accepted."""
@@ -436,16 +439,20 @@ def backfill(
 dead_letters = typer.Typer(no_args_is_help=True, help="What was refused, why, and trying it again.")
 app.add_typer(dead_letters, name="dead-letters")
 ReasonOption = Annotated[
-    str | None, typer.Option(metavar="REASON", help="Only those refused for this reason, such as naive_timestamp.")
+    str | None,
+    typer.Option(metavar="REASON", help="Only those refused for this reason, such as naive_timestamp. Default: all."),
 ]
 TopicOption = Annotated[
     str | None,
-    typer.Option(metavar="TOPIC", help="Only those of this topic; * stands for anything, '' for rows of files."),
+    typer.Option(
+        metavar="TOPIC", help="Only those of this topic; * stands for anything, '' for rows of files. Default: all."
+    ),
 ]
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="Only those that came since: ISO 8601 (without offset UTC), or 90s, 30m, 12h, 7d."
+        metavar="TIME",
+        help="Only those that came since: ISO 8601 (without offset UTC), or 90s, 30m, 12h, 7d. Default: all.",
     ),
 ]
 
@@ -546,21 +553,23 @@ def diagnose(
     ] = None,
     tree: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The decision tree; else that of --config, else the shipped one."),
+        typer.Option(metavar="FILE", help="The decision tree; by default that of --config, else the shipped one."),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A second tree on the same readings: both in the table, and what only one told."
+            metavar="FILE",
+            help="A second tree on the same readings: both in the table, and what only one told. Default: none.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The daemon's configuration: its database, wells and tree.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The daemon's configuration: its database, wells and tree. Default: none."),
     ] = None,
     dsn: Annotated[
         str | None,
         typer.Option(
-            metavar="DSN", help="A database; leave the password to PGPASSWORD or ~/.pgpass. Goes before --config's."
+            metavar="DSN", help="A database; leave the password to PGPASSWORD or ~/.pgpass. Default: --config's."
         ),
     ] = None,
     well: Annotated[
@@ -570,11 +579,12 @@ def diagnose(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="From the database only from then on: ISO 8601 (without offset UTC), or 90d."
+            metavar="TIME",
+            help="From the database only from then on: ISO 8601 (without offset UTC), or 90d. Default: all.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="From the database only before then, likewise.")
+        str | None, typer.Option(metavar="TIME", help="From the database only before then, likewise. Default: all.")
     ] = None,
     explain: Annotated[bool, typer.Option(help="For each reading, the questions asked, to standard error.")] = False,
     summary: Annotated[bool, typer.Option(help="A table of the diagnoses at the end, to standard error.")] = True,
@@ -634,10 +644,14 @@ class Drawing(StrEnum):
 def diagram(
     what: Annotated[Drawing, typer.Argument(help="The decision tree, the life of an alarm, or how one is shelved.")],
     *,
-    tree: Annotated[Path | None, typer.Option(metavar="FILE", help="The decision tree; else the shipped one.")] = None,
+    tree: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The decision tree. Default: the shipped one.")
+    ] = None,
     into: Annotated[
         Path | None,
-        typer.Option(metavar="PAGE", help="Draw it anew in this Markdown page, in place of standard output."),
+        typer.Option(
+            metavar="PAGE", help="Draw it anew in this Markdown page, in place of standard output. Default: none."
+        ),
     ] = None,
 ) -> None:
     """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
@@ -663,10 +677,12 @@ archive = typer.Typer(no_args_is_help=True, help="Closed days as Parquet files, 
 app.add_typer(archive, name="archive")
 SinceDayOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Only days from this one on: ISO 8601, UTC, or an age such as 7d."),
+    typer.Option(
+        "--since", metavar="TIME", help="Only days from this one on: ISO 8601, UTC, or an age such as 7d. Default: all."
+    ),
 ]
 UntilDayOption = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only days before this moment, likewise.")
+    str | None, typer.Option("--until", metavar="TIME", help="Only days before this moment, likewise. Default: all.")
 ]
 
 
@@ -731,9 +747,13 @@ def restore(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only rows from this moment on: ISO 8601, UTC, or an age such as 7d."),
+        typer.Option(
+            metavar="TIME", help="Only rows from this moment on: ISO 8601, UTC, or an age such as 7d. Default: all."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only rows before this moment, likewise.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only rows before this moment, likewise. Default: all.")
+    ] = None,
     tables: Annotated[
         list[str] | None,
         typer.Option("--table", help="esp_telemetry or diagnostic_results. Repeatable. Default: both."),
@@ -823,7 +843,9 @@ def _refuse(why: str) -> NoReturn:
 
 
 WellsArgument = Annotated[list[str] | None, typer.Argument(metavar="WELL", help="Only these. Default: all.")]
-WellOption = Annotated[list[str] | None, typer.Option("--well", metavar="WELL", help="Only this well. Repeatable.")]
+WellOption = Annotated[
+    list[str] | None, typer.Option("--well", metavar="WELL", help="Only this well. Repeatable. Default: all.")
+]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="A table for people; csv and json hold every value as it is stored.")
 ]

@@ -34,6 +34,24 @@ SELECT well_id, diagnosis, alarm_id, state, severity, raised_at, "timestamp",
        nullif(event ->> 'shelved_until', '')::timestamptz AS shelved_until
 FROM alarm_states
 WHERE state <> 'cleared';
+COMMENT ON COLUMN active_alarms.well_id IS 'The well; no unit';
+COMMENT ON COLUMN active_alarms.diagnosis IS 'What ails the well; a name, no unit';
+COMMENT ON COLUMN active_alarms.alarm_id IS 'Derived from well, diagnosis and the time it was raised; no unit';
+COMMENT ON COLUMN active_alarms.state IS 'active, acknowledged, latched or shelved; no unit';
+COMMENT ON COLUMN active_alarms.severity IS 'info, low, medium, high or critical; no unit';
+COMMENT ON COLUMN active_alarms.raised_at IS 'Event time at which it was raised; date and time with zone';
+COMMENT ON COLUMN active_alarms."timestamp" IS 'Event time of its newest transition; date and time with zone';
+COMMENT ON COLUMN active_alarms.category IS 'The family of the diagnosis; a name, no unit';
+COMMENT ON COLUMN active_alarms.message IS 'What was found, in a sentence; text, no unit';
+COMMENT ON COLUMN active_alarms.role IS 'primary or secondary; no unit';
+COMMENT ON COLUMN active_alarms.confidence IS 'How sure the diagnosis is; 0 to 1';
+COMMENT ON COLUMN active_alarms.actions IS 'What people should do, in order; JSON array of text, no unit';
+COMMENT ON COLUMN active_alarms.resolution_time IS 'How long mending usually takes; text, no unit';
+COMMENT ON COLUMN active_alarms.evidence IS 'Feature -> value that the decision rested on; JSON, units by feature';
+COMMENT ON COLUMN active_alarms.recurring IS 'Whether it keeps coming back; no unit';
+COMMENT ON COLUMN active_alarms.count IS 'How often it came; a count';
+COMMENT ON COLUMN active_alarms.acknowledged IS 'Whether somebody has seen it; no unit';
+COMMENT ON COLUMN active_alarms.shelved_until IS 'When its shelving ends; date and time with zone; null: not shelved';
 
 -- As in 0003: an admin does it where we may not.
 DO $$

@@ -42,6 +42,7 @@ TABLES = (
     "dead_letters",
     "esp_backfills",
     "alarm_commands",
+    "active_alarms",
     "esp_rollup_marks",
     "esp_rollups_hourly",
     "esp_rollups_daily",
