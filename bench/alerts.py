@@ -104,7 +104,7 @@ def measure(subject: Daemon, port: int, seconds: float, rate: int) -> str:
         scada.fail(f"R{rate}-{number}", at_s)
         time.sleep(max(0.0, began_s + (number + 1) / ALARMS_A_SECOND - time.perf_counter()))
     took_s = time.perf_counter() - began_s
-    others = ((cpu_used_s() - all_s) - (own_cpu_s() - own_s)) / took_s / (os.cpu_count() or 1)
+    others = max(0.0, ((cpu_used_s() - all_s) - (own_cpu_s() - own_s)) / took_s / (os.cpu_count() or 1))
     wait_until(lambda: len(scada.delay_s) == len(scada.sent_s))
     if generator:
         generator.communicate()
