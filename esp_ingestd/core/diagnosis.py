@@ -35,7 +35,7 @@ from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, 
 from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
 from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
-from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
+from esp_ingestd.core.well import LATE, SILENCE_US, WORKED, Well, WellSettings
 
 STANDING_STILL: Final = OFF | TRIP
 SNAPSHOT_FORM: Final = 3
@@ -46,8 +46,8 @@ RELATIVE: Final = ("_ratio", "_mean", "_hour", "_reference")
 ESSENTIAL: Final = frozenset({"flow", "head"})
 """Without them a diagnosis is made with a part of what it needs."""
 LOOK_US: Final = 5 * SECOND_US
-LOOK_MOST_US: Final = 60 * SECOND_US
-"""A well that is new, or sends faster than it did, may be overdue sooner than any was when last looked at."""
+LOOK_MOST_US: Final = SILENCE_US
+"""No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
 REMIND_US: Final = 3600 * SECOND_US
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
@@ -254,7 +254,9 @@ class Diagnostician:
         for each in silences:
             if each.is_overdue and each.well_id not in together:
                 yield from self._silent(self._patients[each.well_id], place, each.silent_us - each.allowed_us)
-        left_us = min((each.allowed_us - each.silent_us + 1 for each in silences if not each.is_overdue), default=0)
+        left_us = min(
+            (each.allowed_us - each.silent_us + 1 for each in silences if not each.is_overdue), default=LOOK_MOST_US
+        )
         self._look_us = at_us + min(max(left_us, LOOK_US), LOOK_MOST_US)
 
     def _tell_field(

@@ -84,21 +84,21 @@ class Shifts:
         self._remember_marks(sent)
 
     def _remember_marks(self, sent: Sequence[float | None]) -> None:
+        """Remember what was sent; a value that jumps only if it is sent again, or is of another unit."""
+        marks, doubted = self._marks, self._doubted
         self._edge -= self._edge > 0
         if (amperes := sent[_AMPERES]) is not None:
-            self._marks[_AMPERES] = amperes
+            marks[_AMPERES] = amperes
         for place in _WATCHED:
-            if (value := sent[place]) is not None:
-                self._mark(place, value)
-
-    def _mark(self, place: int, value: float) -> None:
-        """Remember a value; one that jumps only if it is sent again, or is of another unit."""
-        old = self._marks[place]
-        if abs(value - old) > LEAST_JUMP * abs(old) and place not in self._doubted and place not in self.places:
-            self._doubted.add(place)
-            return
-        self._doubted.discard(place)
-        self._marks[place] = value
+            if (value := sent[place]) is None:
+                continue
+            old = marks[place]
+            if abs(value - old) > LEAST_JUMP * abs(old) and place not in doubted and place not in self.places:
+                doubted.add(place)
+                continue
+            if doubted:
+                doubted.discard(place)
+            marks[place] = value
 
     def count(self) -> int:
         """How many channels are sent in another unit."""
