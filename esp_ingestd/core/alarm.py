@@ -283,7 +283,9 @@ class Alarm:
         "confidence",
         "count",
         "diagnosis",
+        "evidence",
         "heeded",
+        "message",
         "question",
         "raised_us",
         "recurring",
@@ -307,6 +309,9 @@ class Alarm:
         self.alarm_id = ""
         self.question = diagnosis.questions[0]
         self.confidence = 0.0
+        self.message = ""
+        """As it was told when it was raised, or grew worse: what people read must not change under their hands."""
+        self.evidence: Mapping[str, float] = {}
         self.role = "primary"
         self.count = 0
         self.recurring = False
@@ -495,5 +500,5 @@ _REMEMBERED: Final = (
     "returned_us",
 )
 """Of an alarm, what is kept as it is."""
-_REMEMBERED_SINCE_3: Final = ("shelved_until_us", "seq", "heeded", "reminded")
+_REMEMBERED_SINCE_3: Final = ("shelved_until_us", "seq", "heeded", "reminded", "message", "evidence")
 """And what a snapshot of form 2 does not know."""

@@ -693,14 +693,16 @@ class Diagnostician:
     ) -> AlarmEvent:
         """What is told of a transition, at the present reading or by an order."""
         diagnosis, question = alarm.diagnosis, alarm.question
+        suspects = list(visit.patient.well.suspects(question.features))
+        named = {f"{channel}_{what}": round(value, 4) for channel, what, value in suspects}
+        found = evidence(question, visit.features) | named
         if transition in ("raised", "escalated") and order is None:
             alarm.confidence = confidence(question, visit.features, alarm.met_for_us(question, visit.now_us))
+            channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
+            alarm.message, alarm.evidence = message(diagnosis, visit.features, channels), found
         at_us, number, by, comment = order or Order(visit.now_us, visit.now_us)
         alarm.seq += 1
         self._due_us = 0.0
-        suspects = list(visit.patient.well.suspects(question.features))
-        named = {f"{channel}_{what}": round(value, 4) for channel, what, value in suspects}
-        channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
         return AlarmEvent(
             event_id=event_id_of(alarm.alarm_id, transition, number),
             alarm_id=alarm.alarm_id,
@@ -716,8 +718,8 @@ class Diagnostician:
             severity=SEVERITIES[alarm.severity],
             confidence=alarm.confidence,
             raised_at_us=alarm.raised_us,
-            message=message(diagnosis, visit.features, channels),
-            evidence=evidence(question, visit.features) | named,
+            message=alarm.message or message(diagnosis, visit.features, ""),
+            evidence=found if order is None else alarm.evidence,
             path=self._path(diagnosis, question, visit),
             actions=diagnosis.actions,
             resolution_time=diagnosis.resolution_time,

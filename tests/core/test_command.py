@@ -179,6 +179,17 @@ def test_an_alarm_that_does_not_stand_here_is_refused() -> None:
     assert desk.answer.reason is Refusal.UNKNOWN_ALARM
 
 
+def test_what_was_told_stays_as_it_was_when_the_alarm_was_raised() -> None:
+    desk = Desk(Run())
+    desk.run.then(3600)
+    (raised,) = desk.run.then(80, motor_temp=146)
+    desk.alarm_id = raised.alarm_id
+    desk.run.then(30)
+    (acknowledged,) = desk.says("acknowledge")
+    assert raised.evidence["trip_margin"] < 5 < SETTINGS.trip_temperature_c - HEALTHY["motor_temp"]
+    assert (acknowledged.message, acknowledged.evidence) == (raised.message, raised.evidence)
+
+
 def test_a_latched_alarm_is_reset_once_its_condition_is_gone() -> None:
     desk = stalled()
     assert not desk.says("reset")
