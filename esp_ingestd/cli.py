@@ -470,11 +470,11 @@ def list_dead_letters(
     """List dead letters, those that came last first."""
     import asyncio
 
-    from esp_ingestd.dead_letters import COLUMNS, list_letters
+    from esp_ingestd.dead_letters import SHOWN, list_letters
     from esp_ingestd.table import show_rows
 
     which = _to_filter([], reason, topic, since)
-    show_rows(asyncio.run(list_letters(_load(config), which, limit)), COLUMNS, form)
+    show_rows(asyncio.run(list_letters(_load(config), which, limit)), SHOWN, form)
 
 
 @dead_letters.command("show")

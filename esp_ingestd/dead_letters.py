@@ -22,11 +22,14 @@ from esp_ingestd.core.decode import Decoded, Decoder, Reason, Rejection
 from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.database import Database, LetterFilter, StoredLetter
 from esp_ingestd.moment import to_moment_us
+from esp_ingestd.table import Column
 
 LETTERS_AT_ONCE: Final = 100
 WHOLE_BYTES: Final = 1 << 30  # more than PostgreSQL keeps in one value
 PREVIEW_BYTES: Final = 60
 COLUMNS: Final = ("id", "received_at", "times", "topic", "reason", "why", "payload_bytes", "payload")
+SHOWN: Final = tuple(Column(name, is_prose=name in {"topic", "why", "payload"}) for name in COLUMNS)
+"""The same for a table: what strangers sent may be long."""
 
 
 def to_filter(
