@@ -19,7 +19,7 @@ def spool_at_full_speed(subject: Daemon, port: int, seconds: float, array: int, 
     """Load without a database; readings/s onto the disk."""
     before, cpu_before, began = durable(subject), subject.cpu_s(), time.monotonic()
     output, _ = load(port, seconds, 0, array, 1000, days).communicate()
-    wait_until(lambda: durable(subject) - before >= int(output), 120.0)
+    wait_until(lambda: durable(subject) - before >= int(output), 600.0)
     took, done = time.monotonic() - began, durable(subject) - before
     cpu_us = (subject.cpu_s() - cpu_before) / done * 1e6
     size = subject.metrics()["esp_ingestd_spool_bytes"]
