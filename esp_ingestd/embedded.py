@@ -557,6 +557,8 @@ def _confined(command: list[str], at_our_end: signal.Signals, folder: Path) -> l
             # In root's home, say: another user would not get at the folder or the program. PostgreSQL asks access(2),
             # which heeds the capability of a user other than root only with this bit.
             options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
+        # Root's home is closed to it, where libraries look for keys and settings.
+        command = ["/usr/bin/env", f"HOME={folder}", *command]
     return [setpriv, *options, "--", *command]
 
 
