@@ -1,0 +1,142 @@
+"""The decision tree on trial, without a daemon: telemetry in, alarm events out; and the tree as a drawing."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esp_ingestd.cli.options import load, refuse, to_moment
+
+
+def diagnose(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[INPUT ... | -]", help="JSON lines or CSV (.csv); - reads JSON lines. Without any: the database."
+        ),
+    ] = None,
+    *,
+    wells: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The wells file; else that of --config, else all on defaults.")
+    ] = None,
+    tree: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The decision tree; by default that of --config, else the shipped one."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A second tree on the same readings: both in the table, and what only one told. Default: none.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The daemon's configuration: its database, wells and tree. Default: none."),
+    ] = None,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DSN", help="A database; leave the password to PGPASSWORD or ~/.pgpass. Default: --config's."
+        ),
+    ] = None,
+    well: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WELL", help="From the database only this well. Repeatable. Default: all."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="From the database only from then on: ISO 8601 (without offset UTC), or 90d. Default: all.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From the database only before then, likewise. Default: all.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="For each reading, the questions asked, to standard error.")] = False,
+    summary: Annotated[bool, typer.Option(help="A table of the diagnoses at the end, to standard error.")] = True,
+) -> None:
+    """Back-test: telemetry in, oldest first; alert events out as JSON lines.
+
+    Telemetry comes from files or standard input, or, with --config or --dsn and no INPUT, from the database, in order
+    of its timestamps. Nothing is written anywhere but to standard output and standard error.
+    """
+    import asyncio
+    import json
+    from functools import partial
+
+    from esp_ingestd.config import database_at, load_wells
+    from esp_ingestd.core.decode import Decoder
+    from esp_ingestd.diagnose import BackTest, Trial, lines_of
+    from esp_ingestd.service import load_tree
+
+    settings = load(config) if config else None
+    from_database = dsn is not None or (config is not None and not inputs)
+    if from_database and inputs:
+        refuse("either INPUT or --dsn, not both")
+    if not from_database and (well or since or until):
+        refuse("--well, --since and --until choose from the database: give --config or --dsn, and no INPUT")
+    say = partial(print, file=sys.stderr)
+    settings_of = load_wells(wells or (settings.diagnosis.wells_file if settings else None))
+    tree = tree or (settings.diagnosis.tree_file if settings else None)
+    trees = [tree, against] if against else [tree]
+    test = BackTest(
+        [Trial(str(each or "the shipped tree"), load_tree(each), settings_of) for each in trees],
+        tell=lambda event: sys.stdout.write(json.dumps(event.payload(), separators=(",", ":")) + "\n"),
+        explain=say if explain else None,
+    )
+    if from_database:
+        database = database_at(dsn or "") if dsn is not None or settings is None else settings.database
+        span = to_moment("--since", since), to_moment("--until", until)
+        asyncio.run(test.take_stored(database, well or [], *span))
+    else:
+        naive = settings.mqtt.naive_timestamps if settings else "refuse"
+        decoder = Decoder([], units_of=settings_of.units_of, naive_timestamps=naive)
+        test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
+    test.finish()
+    if summary:
+        for line in test.lines():
+            say(line)
+
+
+class Drawing(StrEnum):
+    """What can be drawn."""
+
+    TREE = "tree"
+    ALARM = "alarm"
+    SHELF = "shelf"
+
+
+def diagram(
+    what: Annotated[Drawing, typer.Argument(help="The decision tree, the life of an alarm, or how one is shelved.")],
+    *,
+    tree: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The decision tree. Default: the shipped one.")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE", help="Draw it anew in this Markdown page, in place of standard output. Default: none."
+        ),
+    ] = None,
+) -> None:
+    """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
+    from esp_ingestd.core.alarm import SHELF, TABLE
+    from esp_ingestd.diagram import alarm_diagram, redraw, tree_diagram
+    from esp_ingestd.service import load_tree
+
+    drawing = {
+        Drawing.TREE: lambda: tree_diagram(load_tree(tree)),
+        Drawing.ALARM: lambda: alarm_diagram(TABLE),
+        Drawing.SHELF: lambda: alarm_diagram(SHELF),
+    }[what]()
+    if into is None:
+        sys.stdout.write(drawing)
+        return
+    try:
+        into.write_text(redraw(into.read_text("utf-8"), what.value, drawing), "utf-8")
+    except ValueError as error:
+        refuse(f"{into}: {error}")
