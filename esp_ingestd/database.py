@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from io import BytesIO
 from itertools import starmap
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -298,7 +299,7 @@ class Database:
 
     async def _set_apart_compressed(self, readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
         """What belongs to no compressed day, and what does, a well's together."""
-        if not readings or min(reading[1] for reading in readings) >= readings[-1].received_us - LATE_US:
+        if not readings or min(map(itemgetter(1), readings)) >= readings[-1].received_us - LATE_US:
             return readings, ()
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
             if self.edition is not Edition.COMMUNITY:

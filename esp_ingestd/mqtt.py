@@ -145,10 +145,13 @@ class _Paho(paho.Client):
             start = at + 2
             length = buffer[at + 1]
             if length > 127:  # noqa: PLR2004 - the continuation bit (MQTT 1.5.5)
-                decoded = _read_length(buffer, at + 1, end)
-                if decoded is None:
+                if start < end and buffer[start] < 128:  # noqa: PLR2004 - two bytes, as nearly every reading has
+                    length += (buffer[start] << 7) - 128
+                    start += 1
+                elif decoded := _read_length(buffer, at + 1, end):
+                    length, start = decoded
+                else:
                     break
-                length, start = decoded
             stop = start + length
             if stop > end:
                 if length > owner.longest_packet_bytes:

@@ -176,8 +176,7 @@ class Pipeline:
         self._drained_upto = self._draining_upto = 0
         self._told_meanwhile: list[str] = []  # events told after their batch was read from the overflow
         self._draining = False
-        self._rows = 0
-        self._bytes = 0
+        self._rows = self._bytes = 0  # of closed batches that are not settled
         self._last_seen_us: dict[str, int] = {}
         self._undiagnosed = 0
         self._commands = 0  # under way
@@ -187,19 +186,16 @@ class Pipeline:
         self._annunciations = Annunciations()
         self.progress = 0
         """Rises with every batch written or tried."""
-        metrics.readings_in_flight.set_function(lambda: self._rows)
+        metrics.readings_in_flight.set_function(lambda: self.in_flight)
         metrics.wells_active.set_function(self._count_active_wells)
 
     def receive(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
         """Take one delivery in; the hot path, never raises on any input."""
         readings, rejection = self._decoder.decode(topic, payload, received_us, size_bytes)
         batch = self._batcher.open
-        rows_before, bytes_before = batch.rows, batch.size_bytes
-        if not batch:
+        if not (batch.deliveries or batch):
             self._begin_batch()
         self._batcher.add_message(topic, payload, readings, rejection, delivery, received_us)
-        self._rows += batch.rows - rows_before
-        self._bytes += batch.size_bytes - bytes_before
         observe = self._diagnostician.observe
         seen = self._last_seen_us
         for reading in readings:
@@ -212,7 +208,8 @@ class Pipeline:
             self._wake.set()
         elif len(batch.deliveries) == WINDOW_DELIVERIES:
             self._wake.set()  # from now on a pause closes the batch
-        if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
+        batch = self._batcher.open
+        if self._rows + batch.rows >= self._max_rows or self._bytes + batch.size_bytes >= self._max_bytes:
             self._pause()
 
     def receive_command(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
@@ -347,7 +344,8 @@ class Pipeline:
             self._commands -= len(batch.command_deliveries)
             self._rows -= batch.rows
             self._bytes -= batch.size_bytes
-            if 2 * self._rows <= self._max_rows and 2 * self._bytes <= self._max_bytes:
+            bytes_left = self._bytes + self._batcher.open.size_bytes
+            if 2 * self.in_flight <= self._max_rows and 2 * bytes_left <= self._max_bytes:
                 self._resume()
             self._under_way -= 1
             if not self._under_way:
@@ -374,7 +372,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """Readings taken in and not acknowledged."""
-        return self._rows
+        return self._rows + self._batcher.open.rows
 
     def _admit(self, reading: Reading) -> bool:
         """Whether a well not seen before is diagnosed: strangers' wells must not fill the memory."""
@@ -472,6 +470,8 @@ class Pipeline:
         No reading beyond this batch was diagnosed yet, so the snapshots are as old as the batch.
         """
         batch = self._batcher.take(trigger)
+        self._rows += batch.rows
+        self._bytes += batch.size_bytes
         if self._memory is not None:
             wells = {event.well_id for event in batch.events} | {each.well_id for each in batch.commands}
             wells |= self._follow_delays(batch)

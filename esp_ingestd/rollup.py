@@ -18,7 +18,7 @@ from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
 
 HOUR_US: Final = 3600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
-LONGEST_US: Final = 1800 * SECOND_US
+LONGEST_US: Final = HOUR_US // 2
 """How long what a reading says of the pump holds at most."""
 ON_TIME_US: Final = 900 * SECOND_US
 """A reading that is no older when it arrives belongs to an hour that most wells are sending for."""
@@ -44,9 +44,10 @@ def marks_of(batch: Batch) -> Iterator[Mark]:
     whole = {hour for hour in hours if (hour + 1) * HOUR_US > on_time_us}
     single = {(event.timestamp_us // HOUR_US, event.well_id) for event in batch.events}
     if len(whole) < len(hours):
-        # What a reading says of the pump holds for a while, maybe into the next hour.
-        ends = ((reading[0], reading[1] // HOUR_US, (reading[1] + LONGEST_US) // HOUR_US) for reading in readings)
-        single |= {(hour, well_id) for well_id, *both in ends for hour in both if hour not in whole}
+        # What a reading says of the pump holds for half an hour, maybe into the next hour.
+        halves = {(reading[1] // LONGEST_US, reading[0]) for reading in readings}
+        both = ((hour, well_id) for half, well_id in halves for hour in (half // 2, (half + 1) // 2))
+        single |= {each for each in both if each[0] not in whole}
     wells: dict[int, list[str]] = {}
     for hour, well_id in single:
         wells.setdefault(hour, []).append(well_id)

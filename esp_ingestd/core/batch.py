@@ -133,7 +133,7 @@ class Batcher:
     ) -> None:
         """Take what came of one message."""
         batch = self.open
-        if not batch:
+        if not (batch.deliveries or batch):
             batch.opened_us = received_us
         batch.newest_us = received_us
         batch.readings += readings

@@ -37,7 +37,8 @@ LINE: Final = 80  # characters of a value that are shown
 _LAST_S: Final = 20_000_000_000  # a greater epoch is in ms: in s it is past the year 2603, in ms it is 1970
 _LAST_MS: Final = 253_402_300_800_000  # the year 10000
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(("well_id", "timestamp", *(channel.name for channel in CHANNELS)))
-_NO_CHANNEL: Final[tuple[object, ...]] = (None,) * len(CHANNELS)
+_NO_CHANNEL: Final[list[object]] = [None] * len(CHANNELS)
+_new_tuple: Final = tuple.__new__  # what a NamedTuple's own makers come down to
 _well_id: Final = re.compile(WELL_ID_PATTERN.removesuffix("$"))
 _epoch_text: Final = re.compile(r"[+-]?[0-9]{1,16}(?:\.[0-9]{0,40})?")
 _token: Final = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*"')
@@ -149,7 +150,9 @@ class Decoder:
                 readings = [self._to_reading(element, source, received_us, 0, is_odd=bool(odd))]
         except (_Refused, ValidationError):
             readings = []
-        return Decoded(readings) if readings else self._decode_carefully(source, payload, received_us)
+        if not readings:
+            return self._decode_carefully(source, payload, received_us)
+        return _new_tuple(Decoded, (readings, None))
 
     def forget_sources(self) -> None:
         """Ask `units_of` anew: the wells file was read again."""
@@ -213,7 +216,7 @@ class Decoder:
         Raises:
             _Refused: it is no reading.
         """
-        well_id, raw_timestamp, *channels = fields.values()
+        well_id, raw, *channels = fields.values()
         extra: dict[str, object] = {}
         if len(fields) > len(_BLANK):
             extra = dict(islice(fields.items(), len(_BLANK), None))
@@ -223,16 +226,18 @@ class Decoder:
         else:
             well_id = _agree_on_well_id(well_id, source.well_id)
             units = self._units_of(well_id)
-        timestamp_us = _to_timestamp_us(raw_timestamp, received_us, naive_is_utc=self._naive_is_utc)
+        # Of epochs in ms there is little to judge, and most RTUs send them.
+        timestamp_us = raw * 1000 if raw.__class__ is int and raw > _LAST_S else 0
+        if not EARLIEST_US <= timestamp_us <= received_us + LATEST_AHEAD_US:
+            timestamp_us = _to_timestamp_us(raw, received_us, naive_is_utc=self._naive_is_utc)
         bad: tuple[str, ...] | None = None
         if is_odd or units:
             channels, bad, no_numbers = _judge(channels, units)
             extra = no_numbers | extra
         text = _to_json_text(extra, levels_above) if extra else None
-        reading = Reading._make((well_id, timestamp_us, *channels, text, bad, received_us))
-        if reading[2 : 2 + len(CHANNELS)] == _NO_CHANNEL:
+        if channels == _NO_CHANNEL:
             raise _Refused(Reason.NO_CHANNEL, "no channel has a number")
-        return reading
+        return _new_tuple(Reading, (well_id, timestamp_us, *channels, text, bad, received_us))
 
 
 def _to_fields(element: object, max_depth: int | None) -> dict[str, Any]:
