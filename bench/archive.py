@@ -2,8 +2,8 @@
 
 usage: archive.py [--rows N] [--dsn DSN]
 A day of a simulated field. The program is the real one in its own process; the database shares the machine with it.
-COPY alone, out of the table in the same order and into it from lines that are in memory already, is measured in the
-same run: compare within one run, as ratios, since another run had another neighbour.
+COPY alone, out of the table in the same order and format and into it from lines that are in memory already, is measured
+in the same run: compare within one run, as ratios, since another run had another neighbour.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import sys
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 from zlib import crc32
 
 import asyncpg
@@ -54,12 +55,12 @@ async def fill(dsn: str, rows: int) -> None:
     await connection.close()
 
 
-async def copy_out(dsn: str) -> tuple[bytes, float]:
-    """The table as lines, and how many seconds that took."""
+async def copy_out(dsn: str, form: Literal["binary", "csv"] = "binary") -> tuple[bytes, float]:
+    """What COPY sends of the table, and how many seconds that took."""
     connection = await asyncpg.connect(dsn)
     out = BytesIO()
     began = time.monotonic()
-    await connection.copy_from_query(IN_ORDER, output=out, format="csv")
+    await connection.copy_from_query(IN_ORDER, output=out, format=form)
     took = time.monotonic() - began
     await connection.close()
     return out.getvalue(), took
@@ -108,10 +109,11 @@ def measure(folder: Path, dsn: str, rows: int) -> None:
     run(config, "migrate")
     asyncio.run(fill(dsn, rows))
     size = asyncio.run(table_bytes(dsn)) / rows
-    lines, out_s = asyncio.run(copy_out(dsn))
+    out_s = asyncio.run(copy_out(dsn))[1]
     archived = run(config, "archive", "run")
     out_s = (out_s + asyncio.run(copy_out(dsn))[1]) / 2
     verified = run(config, "archive", "verify")
+    lines, _ = asyncio.run(copy_out(dsn, "csv"))
     asyncio.run(ask(dsn, "WITH gone AS (DELETE FROM esp_telemetry RETURNING 1) SELECT count(*) FROM gone"))
     in_s = asyncio.run(copy_in(dsn, lines))
     restored = run(config, "restore")
@@ -131,4 +133,4 @@ def measure(folder: Path, dsn: str, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    run_on_rows(__doc__, measure, rows=500_000, what=f"rows of the day, of {WELLS} wells")
+    run_on_rows(__doc__, measure, rows=1_000_000, what=f"rows of the day, of {WELLS} wells")

@@ -29,7 +29,7 @@ from esp_ingestd.archive.retention import NO_ARCHIVE, retain, status
 from esp_ingestd.archive.tables import TELEMETRY
 from esp_ingestd.config import ArchiveSettings, DatabaseSettings, RetentionSettings
 from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.database import COLUMNS, Database
 from esp_ingestd.errors import Unavailable
 
@@ -71,6 +71,18 @@ async def test_every_value_comes_back_after_archive_drop_and_restore(store: Stor
 
 
 # --------------------------------------------------------------- what comes late is added, before and after a drop
+
+
+async def test_rows_come_back_whatever_sensors_and_keys_they_have(store: Store) -> None:
+    alike = [row(number, "WELL-1", flow_rate=number / 7, pip=1.0) for number in range(300)]
+    by_turns = [row(number, "WELL-2", **{CHANNEL_NAMES[number % 5]: number / 3}) for number in range(300)]
+    keyed = [row(number, "WELL-30", pip=1.0, extra=json.dumps({"n": "ü" * (number % 70)})) for number in range(300)]
+    await store.add([*alike, *by_turns, *keyed])
+    before = await store.rows()
+    await archive_days(store.settings)
+    await store.empty()
+    await restore(store.settings, url=str(store.folder))
+    assert await store.rows() == before
 
 
 async def test_a_late_row_of_an_archived_day_is_archived_with_it(store: Store) -> None:

@@ -1,6 +1,6 @@
 """Archiving closed days, and reading them back.
 
-COPY --> block of lines --> rows --> merged with the old file --> Parquet file and checksums
+COPY --> block of messages --> rows --> merged with the old file --> Parquet file and checksums --> read back
 (the event loop, one block ahead)   (a thread)
 """
 
@@ -12,16 +12,18 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from esp_ingestd import __version__
 from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Report
-from esp_ingestd.archive.form import Content, Rows, Tally, Writer, from_csv, read_file
+from esp_ingestd.archive.copied import from_copy
+from esp_ingestd.archive.form import Content, Rows, Tally, Writer, read_file
 from esp_ingestd.archive.ledger import (
     Known,
     Stored,
     count_rows,
     export,
+    fingerprint,
     first_open_day,
     known_days,
     mark,
@@ -29,6 +31,7 @@ from esp_ingestd.archive.ledger import (
     present_days,
     record,
     require_columns,
+    snapshot,
     unsettle,
     working,
 )
@@ -50,8 +53,9 @@ from esp_ingestd.core.reading import to_iso
 from esp_ingestd.database import Session
 from esp_ingestd.progress import Progress
 
-BLOCK_BYTES: Final = 8 * 1024 * 1024  # of CSV, about 60 000 readings; three of them are in memory at once
+BLOCK_BYTES: Final = 8 * 1024 * 1024  # about 35 000 readings; three of them are in memory at once
 Days = Callable[[date], bool]
+Finished = TypeVar("Finished")
 
 
 def between(since: date | None, until: date | None) -> Days:
@@ -163,7 +167,7 @@ class _DayMerge:
 
     def add(self, block: bytes) -> None:
         """Rows of the database."""
-        new = from_csv(self.table, block)
+        new = from_copy(self.table, block)
         self._take(self._merger.push(new))
         self.steps.add(new.num_rows)
 
@@ -182,28 +186,26 @@ class _DayMerge:
 
 
 class _Blocks:
-    """What COPY sends, cut into blocks of whole lines; a thread works on one while the next arrives.
+    """What COPY sends, cut into blocks of whole messages; a thread works on one while the next arrives.
 
-    The server sends a line a message (its manual, 55.2.6), and asyncpg hands on whole messages.
+    The server sends a row a message (its manual, 55.2.6), and asyncpg hands on whole messages.
     """
 
     def __init__(self, work: Callable[[bytes], None]) -> None:
         self._work = work
         self._held = bytearray()
-        self._ahead: asyncio.Future[None] | None = None
+        self._ahead: asyncio.Future[Any] | None = None
 
     async def add(self, data: bytes) -> None:
-        """More lines."""
+        """More messages."""
         self._held += data
         if len(self._held) >= BLOCK_BYTES:
             await self._flush()
 
-    async def close(self) -> None:
-        """Wait until all is done."""
-        if self._held:
-            await self._flush()
-        if self._ahead:
-            await asyncio.shield(self._ahead)
+    async def finish(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
+        """Nothing more comes: begin what is to be done once all of it is worked on."""
+        await self._flush()
+        return await self._start(work)
 
     async def settle(self) -> None:
         """Wait until no thread works on it, whatever came of that."""
@@ -212,10 +214,14 @@ class _Blocks:
             self._ahead.exception()
 
     async def _flush(self) -> None:
+        block, self._held = bytes(self._held), bytearray()
+        await self._start(lambda: self._work(block))
+
+    async def _start(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
         if self._ahead:
             await asyncio.shield(self._ahead)
-        block, self._held = bytes(self._held), bytearray()
-        self._ahead = asyncio.ensure_future(asyncio.to_thread(self._work, block))
+        self._ahead = begun = asyncio.ensure_future(asyncio.to_thread(work))
+        return begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +255,7 @@ class _Archiver:
         if known is None or known.verified_us is None or known.stored.rows != rows:
             return rows
         # Events are changed after they were written, when the broker accepts them; readings never are.
-        if self._table.received is None and await export(self._session, self._table, day, None) != known.stored:
+        if self._table.received is None and await fingerprint(self._session, self._table, day) != known.stored:
             return rows
         try:
             manifest = await asyncio.to_thread(read_manifest, self._place, self._table.name, day)
@@ -310,12 +316,10 @@ class _Archiver:
         stack.callback(draft.unlink, missing_ok=True)
         writer = stack.enter_context(Writer(self._table, draft))
         merge = _DayMerge(self._table, read_file(self._table, old.path) if old.path else iter(()), writer, steps)
-        stored, content = await self._merge(day, merge)
-        if old.manifest and old.path and merge.old_tally.content() == content:
-            await self._record(day, old.manifest, stored)
-            return DayResult(self._table.name, day, content.rows, Outcome.VERIFIED, "the archive had all of it")
-        made = await asyncio.to_thread(_describe, self._table, day, version, draft, content)
-        await asyncio.to_thread(self._publish, draft, made)
+        stored, made = await self._merge(day, merge, lambda: self._finish(day, version, draft, old, merge))
+        if made is old.manifest:
+            await self._record(day, made, stored)
+            return DayResult(self._table.name, day, made.rows, Outcome.VERIFIED, "the archive had all of it")
         # Whoever lost the lock with its connection must not replace what another has made since.
         await self._session.fetchval("SELECT 1")
         await asyncio.to_thread(self._place.write, manifest_name(self._table.name, day), made.to_json())
@@ -324,15 +328,29 @@ class _Archiver:
             await asyncio.to_thread(self._place.remove, old.name)
         return DayResult(self._table.name, day, made.rows, Outcome.MERGED if old.path else Outcome.ARCHIVED)
 
-    async def _merge(self, day: date, merge: _DayMerge) -> tuple[Stored, Content]:
-        """Send the rows of a day through `merge`."""
+    async def _merge(self, day: date, merge: _DayMerge, finish: Callable[[], Finished]) -> tuple[Stored, Finished]:
+        """Send the rows of a day through `merge`; what they were, in one snapshot, and what `finish` makes of it.
+
+        The database finds out what they were while we finish: neither waits for the other.
+        """
         blocks = _Blocks(merge.add)
         try:
-            stored = await export(self._session, self._table, day, blocks.add)
-            await blocks.close()
-            return stored, await asyncio.to_thread(merge.finish)
+            async with snapshot(self._session):
+                await export(self._session, self._table, day, blocks.add)
+                finished = await blocks.finish(finish)
+                stored = await fingerprint(self._session, self._table, day)
+            return stored, await asyncio.shield(finished)
         finally:
             await blocks.settle()
+
+    def _finish(self, day: date, version: int, draft: Path, old: _Old, merge: _DayMerge) -> Manifest:
+        """Put the new version in its place, unless the old one is the same; the manifest of that which counts."""
+        content = merge.finish()
+        if old.manifest and old.path and merge.old_tally.content() == content:
+            return old.manifest
+        made = _describe(self._table, day, version, draft, content)
+        self._publish(draft, made)
+        return made
 
     def _publish(self, draft: Path, made: Manifest) -> None:
         """Put a file in its place and read it back.
@@ -362,7 +380,7 @@ class _Archiver:
             with ExitStack() as stack:
                 path = await asyncio.to_thread(lambda: stack.enter_context(fetched_whole(self._place, manifest)))
                 merge = _DayMerge(self._table, read_file(self._table, path), None, steps)
-                stored, content = await self._merge(day, merge)
+                stored, content = await self._merge(day, merge, merge.finish)
             _compare(merge.old_tally.content(), manifest, "the file", "its manifest")
             is_stale = stored.rows > 0 and (known is None or stored != known.stored)
             if not is_stale:

@@ -1,7 +1,8 @@
 """How rows look in a file: Parquet with one schema, the units in its fields' metadata, and a checksum a column.
 
 Between database and file rows are Arrow record batches of plain columns: JSON as PostgreSQL's text of it, arrays of
-names as JSON text too. Numbers are the table's, bit by bit: their text in COPY is the shortest that gives them back.
+names as JSON text too. Numbers are the table's, bit by bit: out of it as they are, into it as the shortest text that
+gives them back.
 """
 
 import hashlib
@@ -52,18 +53,8 @@ def file_schema(table: Table) -> pa.Schema:
     return pa.schema(fields, metadata={"esp_ingestd_format": str(FORMAT), "esp_ingestd_table": table.name})
 
 
-def from_csv(table: Table, block: bytes) -> Rows:
-    """The rows of whole lines of COPY ... (FORMAT csv)."""
-    schema = plain_schema(table)
-    read = csv.read_csv(
-        BytesIO(block),
-        read_options=csv.ReadOptions(column_names=schema.names, block_size=len(block) + 1, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
-        ),
-    )
-    (rows,) = read.combine_chunks().to_batches()
+def canonical(table: Table, rows: Rows) -> Rows:
+    """The same rows, arrays of names in one notation, whoever wrote them as JSON."""
     for name in table.of(Kind.NAMES):
         rows = _with(rows, name, _map_distinct(rows.column(name), _canonical))
     return rows

@@ -110,26 +110,28 @@ def days_between(first_us: int, past_us: int) -> list[date]:
     return [first + index * DAY for index in range((last - first).days + 1)]
 
 
-async def export(
-    session: Session, table: Table, day: date, sink: Callable[[bytes], Coroutine[Any, Any, None]] | None
-) -> Stored:
-    """Send the rows of a day, in order, as lines of CSV to `sink`; what they were, in the same snapshot."""
+@asynccontextmanager
+async def snapshot(session: Session) -> AsyncIterator[None]:
+    """What is asked within sees the database as it was at the first question."""
     async with session.transaction(isolation="repeatable_read", readonly=True):
-        await session.execute(_AS_ARCHIVED)
-        (found,) = await session.fetch(_FINGERPRINT, table.name, start_us(day), start_us(day + DAY))
-        stored = Stored._make(found)
-        if sink and stored.rows:
-            columns = ", ".join(
-                f'array_to_json("{column.name}")' if column.kind is Kind.NAMES else f'"{column.name}"'
-                for column in table.columns
-            )
-            order = ", ".join(f'"{name}"' + (' COLLATE "C"' if name == "event_id" else "") for name in table.order)
-            query = (
-                f"SELECT {columns} FROM {table.name} WHERE \"timestamp\" >= '{day} 00:00Z'"  # noqa: S608 - our own names
-                f" AND \"timestamp\" < '{day + DAY} 00:00Z' ORDER BY {order}"
-            )
-            await session.copy_from_query(query, output=sink, format="csv")
-    return stored
+        yield
+
+
+async def fingerprint(session: Session, table: Table, day: date) -> Stored:
+    """What the database holds of a day."""
+    (found,) = await session.fetch(_FINGERPRINT, table.name, start_us(day), start_us(day + DAY))
+    return Stored._make(found)
+
+
+async def export(session: Session, table: Table, day: date, sink: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+    """Send the rows of a day, in order, to `sink` by COPY ... (FORMAT binary), whole messages; JSON, names as text."""
+    columns = ", ".join(_AS_SENT.get(column.kind, '"{}"').format(column.name) for column in table.columns)
+    order = ", ".join(f'"{name}"' + (' COLLATE "C"' if name == "event_id" else "") for name in table.order)
+    query = (
+        f"SELECT {columns} FROM {table.name} WHERE \"timestamp\" >= '{day} 00:00Z'"  # noqa: S608 - our own names
+        f" AND \"timestamp\" < '{day + DAY} 00:00Z' ORDER BY {order}"
+    )
+    await session.copy_from_query(query, output=sink, format="binary")
 
 
 async def require_columns(session: Session, table: Table) -> None:
@@ -193,8 +195,7 @@ async def droppable(session: Session, edition: Edition, table: Table, cutoff: da
     return [(first_us, past_us) for first_us, past_us in chunks if past_us <= start_us(cutoff)]
 
 
-# Whatever server and role are set to: UTC, ISO, and the shortest digits that give a number back exactly.
-_AS_ARCHIVED: Final = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL extra_float_digits = 1"
+_AS_SENT: Final = {Kind.JSON: '"{}"::text', Kind.NAMES: 'array_to_json("{}")::text'}
 _FINGERPRINT: Final = "SELECT rows, fingerprint FROM esp_fingerprint($1, $2, $3)"
 _DROP: Final = "SELECT esp_drop_days($1, $2, $3, $4)"
 _KNOWN: Final = """

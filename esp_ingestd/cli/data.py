@@ -180,7 +180,7 @@ def restore(
 def _require_archive() -> None:
     from importlib.util import find_spec
 
-    if not find_spec("pyarrow"):
+    if not all(map(find_spec, ("pyarrow", "numpy", "fsspec"))):
         refuse("the archive needs the extra `archive`: pip install 'esp-ingestd[archive]'")
 
 
