@@ -84,6 +84,7 @@ class Spool:
         del self.world.spooled[: upto - self.world.removed]
         self.world.removed = upto
         if not self.world.spooled:
+            self.world.marked.clear()
             self.filled.clear()
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
@@ -254,11 +255,11 @@ class World:
             metrics=Metrics(),
             clock=lambda: T0_US + int(asyncio.get_running_loop().time() * 1e6),
         )
-        stored = {event.event_id: event for batch in self.spooled for event in batch.events} | self.store.events
+        spooled = {event.event_id: event for batch in self.spooled for event in batch.events}
+        untold = {key: event for key, event in spooled.items() if key not in self.marked}
+        untold |= {key: event for key, event in self.store.events.items() if key not in self.store.published}
         pipeline.recall_states(self.states)
-        pipeline.announce_again(
-            e.payload() for key, e in stored.items() if key not in self.store.published | self.marked
-        )
+        pipeline.announce_again(event.payload() for event in untold.values())
         return pipeline
 
     def _is_at_rest(self, pipeline: Pipeline) -> bool:
@@ -279,6 +280,7 @@ def events_of(broker: FakeBroker) -> list[dict[str, str]]:
 @pytest.mark.parametrize("seed", range(20))
 def test_i1_whenever_it_is_killed_nothing_is_lost_and_no_alarm_is_told_twice(seed: int) -> None:
     world = World(seed)
+    random.seed(seed)  # the pauses between attempts
 
     @stepped
     async def run() -> None:
@@ -308,13 +310,15 @@ def test_i1_whenever_it_is_killed_nothing_is_lost_and_no_alarm_is_told_twice(see
     assert told == expected
     assert acknowledged <= {event["event_id"] for event in world.told}
     assert len(world.commanded) > 5
-    for delivery, answer in world.answers.items():
-        if answer["accepted"]:
-            assert event_id_of(world.commanded[delivery], "acknowledged", 1) in acknowledged
-    states = {f"esp/alerts/{event.well_id}/state/{event.diagnosis}": event.event_id for event in events}
-    for event in events:  # of those that stand at the end, whether somebody saw them
-        by_people = event_id_of(event.alarm_id, "acknowledged", 1)
-        if by_people in acknowledged and event.event_id in states.values():
-            topic = f"esp/alerts/{event.well_id}/state/{event.diagnosis}"
-            states[topic] = by_people if event.transition != "cleared" else event.event_id
-    assert {topic: json.loads(state)["event_id"] for topic, state in world.retained.items()} == states
+    # What SCADA was answered last holds. A kill may undo an acknowledgement that was told: then the command, delivered
+    # again before the readings that raise the alarm, is refused.
+    heeded = {world.commanded[delivery] for delivery, answer in world.answers.items() if answer["accepted"]}
+    assert {event_id_of(alarm_id, "acknowledged", 1) for alarm_id in heeded} <= acknowledged
+    states = {f"esp/alerts/{event.well_id}/state/{event.diagnosis}": event for event in events}
+    expected_states = {
+        topic: event_id_of(event.alarm_id, "acknowledged", 1)
+        if event.alarm_id in heeded and event.transition != "cleared"
+        else event.event_id
+        for topic, event in states.items()
+    }
+    assert {topic: json.loads(state)["event_id"] for topic, state in world.retained.items()} == expected_states
