@@ -239,11 +239,15 @@ class Pipeline:
         """Judge by another tree and other settings from the next reading on; how many alarms that ended."""
         events = self._diagnostician.adopt(tree, wells)
         self._decoder.forget_sources()
-        if events:
-            self._announce(events, self._clock())
+        self.tell(events)
         for well_id in self._remembered_us:  # soon, so that a restart finds the alarms of this tree
             self._remembered_us[well_id] = 0
         return len(events)
+
+    def tell(self, events: Sequence[AlarmEvent]) -> None:
+        """Publish and store what no reading brought."""
+        if events:
+            self._announce(events, self._clock())
 
     def announce_again(self, events: Iterable[Mapping[str, object]]) -> list[asyncio.Future[str]]:
         """Publish events that no broker is known to have accepted (I8); the broker's answers.

@@ -191,11 +191,17 @@ class Service:
         self.pipeline.announce_again(event.payload() for event in recovered.unpublished)
         remembered = await self.memory.load()
         self.pipeline.recall_states(remembered.states)
+        ended = 0
         for well_id, snapshot in remembered.snapshots.items():
             try:
-                self.diagnostician.restore(well_id, snapshot)
+                events = self.diagnostician.restore(well_id, snapshot)
             except ValueError as error:
                 _log.warning("a well is learned anew", why=str(error))
+            else:
+                self.pipeline.tell(events)
+                ended += len(events)
+        if ended:
+            _log.warning("alarms ended: nothing is asked for them any more", alarms_ended=ended)
         if recovered.readings:
             _log.info("found readings in the spool", readings=recovered.readings)
 

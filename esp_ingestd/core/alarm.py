@@ -72,7 +72,7 @@ class Signal(Enum):
     RELEASED = "condition gone, and a new tree latches it no more"
     WELL_OFF = "well stopped"
     SUPERSEDED = "explained by another alarm"
-    WITHDRAWN = "rule out of service, or baseline reset"
+    WITHDRAWN = "rule gone or out of service, or baseline reset"
     OVERDUE = "critical for an hour, and nobody acknowledged it"
     ACKNOWLEDGE = "acknowledge"
     RESET = "reset"
@@ -449,12 +449,11 @@ class Alarm:
         A question that asks the same, or has the same conditions, keeps its answers. False if the one that was told is
         asked no more and no other one stands, or if nothing was told and none is met: then the alarm is at its end.
         """
+        asked = [question for question in diagnosis.questions if question.bit & enabled]
         watches = {new.index: Watch() for new in diagnosis.questions}
         told: Question | None = None
         for old, watch in zip(self.diagnosis.questions, self.watches, strict=True):
-            new = next(
-                (q for q in diagnosis.questions if q.bit & enabled and (q.ask == old.ask or q.when == old.when)), None
-            )
+            new = _the_same(old, asked)
             if new is not None:
                 watches[new.index] = watch
                 told = new if old is self.question else told
@@ -472,10 +471,15 @@ class Alarm:
         values = {name: getattr(self, name) for name in (*_REMEMBERED, *_REMEMBERED_SINCE_3)}
         watches = [[watch.met_us, watch.samples, watch.standing, watch.gone_us] for watch in self.watches]
         question = self.diagnosis.questions.index(self.question)
-        return {**values, "state": self.state.value, "question": question, "watches": watches}
+        told = {**values, "state": self.state.value, "question": question, "watches": watches}
+        return told | {"outline": outline(self.diagnosis)}
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
-        """Take back what `remember` gave; where the tree asks more questions or fewer, only the alarm's own stands."""
+        """Take back what `remember` gave.
+
+        The diagnosis is that of `outlined`; of a snapshot without an outline it is the tree's, and where that asks more
+        questions or fewer, only the alarm's own stands.
+        """
         for name in _REMEMBERED:
             setattr(self, name, remembered[name])
         for name in _REMEMBERED_SINCE_3:
@@ -489,6 +493,74 @@ class Alarm:
             self.watches[questions.index(self.question)].standing = self.state in (State.ACTIVE, State.ACKNOWLEDGED)
 
 
+def _the_same(old: Question, questions: Sequence[Question]) -> Question | None:
+    """The question that goes on asking what `old` asked: by its text and its conditions, else by either."""
+    alike = [question for question in questions if question.ask == old.ask or question.when == old.when]
+    return max(alike, key=lambda question: (question.ask == old.ask, question.when == old.when), default=None)
+
+
+def outline(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Of a diagnosis what tells its alarm's end should the tree have lost it meanwhile; JSON values."""
+    texts = {name: getattr(diagnosis, name) for name in _OUTLINED}
+    return texts | {"questions": [[q.ask, q.when, q.severity] for q in diagnosis.questions]}
+
+
+def outlined(name: str, outline: Mapping[str, Any]) -> Diagnosis:
+    """A diagnosis of which only its outline is left: nothing is asked for it any more."""
+    questions = [
+        _unasked(index, ask, tuple(when), severity) for index, (ask, when, severity) in enumerate(outline["questions"])
+    ]
+    return Diagnosis(
+        index=NOWHERE,
+        name=name,
+        category=outline["category"],
+        group=outline["group"],
+        latched=False,
+        message="",
+        actions=tuple(outline["actions"]),
+        resolution_time=outline["resolution_time"],
+        questions=tuple(questions),
+    )
+
+
+def _unasked(index: int, ask: str, when: tuple[str, ...], severity: int) -> Question:
+    return Question(
+        index=index,
+        bit=0,
+        diagnosis=NOWHERE,
+        ask=ask,
+        when=when,
+        confirm=(),
+        states=0,
+        severity=severity,
+        on_delay_us=0,
+        off_delay_us=0,
+        min_samples=0,
+        asks=(),
+        features=(),
+        instant=False,
+        met=_never,
+        not_met=_never,
+        cleared=_never,
+        confirms=(),
+    )
+
+
+def _never(_features: Sequence[float]) -> bool:
+    return False
+
+
+NOWHERE: Final = -1
+"""The place of a diagnosis that is in no tree."""
+_OUTLINED: Final = ("category", "group", "actions", "resolution_time")
+NO_OUTLINE: Final = {
+    "category": "UNKNOWN",
+    "group": "data",
+    "actions": (),
+    "resolution_time": "",
+    "questions": (("", (), 0),),
+}
+"""Of a snapshot that an older version took."""
 _REMEMBERED: Final = (
     "severity",
     "raised_us",

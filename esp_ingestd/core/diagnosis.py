@@ -23,12 +23,15 @@ from esp_ingestd.core.alarm import (
     DAY_US,
     LATCHED,
     NEVER,
+    NO_OUTLINE,
+    NOWHERE,
     RECURRING_COUNT,
     Alarm,
     AlarmEvent,
     Order,
     Signal,
     event_id_of,
+    outlined,
 )
 from esp_ingestd.core.command import Command, Heeded, Refusal, RefusedError, heeded
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
@@ -52,6 +55,7 @@ REMIND_US: Final = 3600 * SECOND_US
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 RESETS_KEPT: Final = 8
+NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
 CRITICAL: Final = SEVERITIES.index("critical")
 FIELD_SETTINGS: Final = WellSettings(enabled_rules=("COMM_LOSS",))
 FIELD_MESSAGE: Final = "Nothing comes from the field: its wells fell silent together."
@@ -373,20 +377,23 @@ class Diagnostician:
         }
         return json.dumps(document, separators=(",", ":")).encode()
 
-    def restore(self, well_id: str, snapshot: bytes) -> None:
-        """Take a well back as it was; alarms of diagnoses that the tree has no more are dropped.
+    def restore(self, well_id: str, snapshot: bytes) -> Sequence[AlarmEvent]:
+        """Take a well back as it was; what tells of alarms that ended by it.
+
+        As with `adopt`, a standing alarm ends as `reset` whose question is asked no more.
 
         Raises:
             ValueError: it is no snapshot that this version can read; the well is then as if never seen.
         """
+        lost: list[Alarm] = []
         try:
             document = _read_snapshot(snapshot)
             patient = self._admit(well_id)
             patient.well.recall(document["well"])
+            for name, remembered in document["alarms"].items():
+                if not self._recall_alarm(patient, name, remembered):
+                    lost.append(_recalled(name, remembered))
             for place, diagnosis in enumerate(self._tree.diagnoses):
-                if (remembered := document["alarms"].get(diagnosis.name)) is not None:
-                    patient.alarms[place] = alarm = Alarm(diagnosis)
-                    alarm.recall(remembered)
                 if times := document["raised"].get(diagnosis.name):
                     patient.raised[place] = times
             identity, heeded_us = document.get("heeded", patient.heeded)
@@ -398,10 +405,21 @@ class Diagnostician:
             raise ValueError(f"well {well_id}: no snapshot that can be read: {error!r}") from error
         self._due_us = 0.0
         patient.stood = patient.stands
-        for alarm in patient.alarms.values():
-            alarm.forget_those(~patient.enabled)
+        for alarm in (*patient.alarms.values(), *lost):
             if alarm.stands:
                 self._count(alarm, +1)
+        return [event for alarm in lost for event in self._withdraw(patient, alarm)]
+
+    def _recall_alarm(self, patient: Patient, name: str, remembered: Mapping[str, Any]) -> bool:
+        """Take an alarm back; False if nothing is asked for it any more."""
+        place = self._tree.place.get(name)
+        if place is None:
+            return False
+        diagnosis = self._tree.diagnoses[place]
+        alarm = _recalled(name, remembered) if "outline" in remembered else _recalled(name, remembered, diagnosis)
+        if is_asked := alarm.carry_over(diagnosis, patient.enabled):
+            patient.alarms[place] = alarm
+        return is_asked
 
     def adopt(self, tree: Tree, wells: Callable[[str], WellSettings]) -> Sequence[AlarmEvent]:
         """Judge by another tree and other settings from the next reading on; what is known of the wells stays.
@@ -429,14 +447,13 @@ class Diagnostician:
 
     def _carry_over(self, patient: Patient, tree: Tree, enabled: int) -> Iterator[AlarmEvent]:
         """Bring a well's alarms under another tree; end those of which nothing is asked any more."""
-        visit = _unread(patient)
         kept: dict[int, Alarm] = {}
         for alarm in patient.alarms.values():
             place = tree.place.get(alarm.diagnosis.name)
             if place is not None and alarm.carry_over(tree.diagnoses[place], enabled):
                 kept[place] = alarm
             else:
-                yield from self._end(visit, alarm, Signal.WITHDRAWN, "reset")
+                yield from self._withdraw(patient, alarm)
         names = {place: self._tree.diagnoses[place].name for place in patient.raised}
         patient.raised = {tree.place[name]: patient.raised[at] for at, name in names.items() if name in tree.place}
         patient.alarms = kept
@@ -480,9 +497,7 @@ class Diagnostician:
     def _settle(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
         """Give an alarm the signals that follow from its questions, and tell what comes of them."""
         question = alarm.strongest()
-        if question is None and alarm.stands and not alarm.diagnosis.bits & visit.patient.enabled:
-            yield from self._end(visit, alarm, Signal.WITHDRAWN, "reset")
-        elif question is None:
+        if question is None:
             if alarm.stands:
                 yield from self._return(visit, alarm)
         elif alarm.stands:
@@ -548,6 +563,11 @@ class Diagnostician:
         if alarm.signal(signal):
             self._count(alarm, -1)
             yield self._event(visit, alarm, "cleared", reason, order)
+
+    def _withdraw(self, patient: Patient, alarm: Alarm) -> Iterator[AlarmEvent]:
+        """End an alarm, if it stands, for which nothing is asked any more."""
+        at_us = patient.well.last_us
+        yield from self._end(_unread(patient), alarm, Signal.WITHDRAWN, "reset", Order(at_us, at_us, comment=NOT_ASKED))
 
     def _fall_due(self, now_us: int) -> Sequence[AlarmEvent]:
         """Unshelve what was shelved long enough, remind of what nobody acknowledged, and see when that is due next."""
@@ -737,6 +757,8 @@ class Diagnostician:
     def _path(self, diagnosis: Diagnosis, until: Question, visit: Visit) -> tuple[str, ...]:
         """The questions that lead to `until`, in the order asked, each with its answer."""
         state = visit.patient.well.state
+        if diagnosis.index == NOWHERE:
+            return (f"What does the pump do? {STATE_NAMES[state]}", f"{until.ask} asked no more")
         asked = [
             f"{question.ask} {answer(question, visit.features)}"
             for question in self._tree.questions[: until.index + 1]
@@ -749,6 +771,13 @@ class Diagnostician:
 def _unread(patient: Patient) -> Visit:
     """A visit without a reading: of a command, or of time that is over."""
     return Visit(patient, Reading(patient.well.well_id, patient.well.last_us), 0, 0)
+
+
+def _recalled(name: str, remembered: Mapping[str, Any], diagnosis: Diagnosis | None = None) -> Alarm:
+    """An alarm as it was, of this diagnosis, else of what is left of its own."""
+    alarm = Alarm(diagnosis or outlined(name, remembered.get("outline", NO_OUTLINE)))
+    alarm.recall(remembered)
+    return alarm
 
 
 def _read_snapshot(snapshot: bytes) -> Mapping[str, Any]:

@@ -100,11 +100,6 @@ class Diagnosis:
         """The highest that its questions give."""
         return max(question.severity for question in self.questions)
 
-    @property
-    def bits(self) -> int:
-        """Its questions, as bits."""
-        return sum(question.bit for question in self.questions)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:

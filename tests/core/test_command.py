@@ -296,8 +296,8 @@ def test_a_rule_that_is_put_out_of_service_ends_its_alarm() -> None:
     without = tuple(d.name for d in TREE.diagnoses if d.name != "MOTOR_OVERTEMP")
     after = Run(type(SETTINGS)(nameplate_current_a=100.0, trip_temperature_c=150.0, enabled_rules=without))
     after.at_s = desk.run.at_s
-    after.diagnostician.restore("W", desk.run.diagnostician.snapshot("W"))
-    assert told(after.then(20)) == ["cleared MOTOR_OVERTEMP critical reset"]
+    cleared = after.diagnostician.restore("W", desk.run.diagnostician.snapshot("W"))
+    assert told(cleared) == ["cleared MOTOR_OVERTEMP critical reset"]
     assert not after.then(3600, motor_temp=148)
 
 

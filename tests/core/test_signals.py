@@ -438,7 +438,11 @@ def test_a_clock_ahead_is_told_at_once_and_misses_nothing(step_s: float, ahead_s
     run = Skewed(step_s=step_s)
     run.then(max(HOUR_S, 10 * step_s))
     run.ahead_s = ahead_s
-    assert told(run.then(step_s)) == ["raised CLOCK_FAULT low"]
+    arrived_us = reading(run.at_s).timestamp_us
+    (event,) = run.then(step_s)
+    assert told([event]) == ["raised CLOCK_FAULT low"]
+    assert event.evidence == {"clock_ahead_s": ahead_s}
+    assert event.timestamp_us == arrived_us
     assert told(run.then(max(80, 3 * step_s), motor_current=120)) == ["raised OVERLOAD high"]
     run.ahead_s = 0.0
     assert told(run.then(max(HOUR_S, 5 * step_s))) == [
@@ -459,6 +463,7 @@ def test_a_clock_set_back_is_told_and_the_well_is_not_blind(step_s: float, behin
     (event,) = run.then(max(600, 5 * step_s))
     assert told([event]) == ["raised CLOCK_FAULT low"]
     assert event.evidence == {"clock_ahead_s": -behind_s}
+    assert 0 <= reading(run.at_s).timestamp_us - event.timestamp_us <= max(600, 5 * step_s) * SECOND_US
     assert told(run.then(max(80, 3 * step_s), motor_current=120)) == ["raised OVERLOAD high"]
     run.ahead_s = 0.0
     assert told(run.then(max(HOUR_S, 5 * step_s))) == [

@@ -12,10 +12,12 @@ from core.test_tree import TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esp_ingestd.core.alarm import outline, outlined
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.tree import SEVERITIES, Tree
 
 if TYPE_CHECKING:
+    from esp_ingestd.core.alarm import AlarmEvent
     from esp_ingestd.core.reading import Reading
 
 CONDITIONS = (
@@ -115,6 +117,94 @@ def test_an_alarm_outlives_a_change_in_the_number_of_its_questions() -> None:
     assert not after.then(600, motor_current=120)
     assert not after.then(300)
     assert told(after.then(20)) == ["cleared OVERLOAD high returned"]
+
+
+def without(*names: str) -> Tree:
+    """The shipped tree, less these diagnoses."""
+    source = tomllib.loads(TEXT)
+    source["diagnosis"] = [each for each in source["diagnosis"] if each["name"] not in names]
+    return Tree.parse(source)
+
+
+def restart(run: Run, tree: Tree, forget: str = "") -> tuple[Run, list[AlarmEvent]]:
+    """What goes on under another tree, and what is told of it; without what an older version did not remember."""
+    after = Run(tree=tree)
+    after.at_s = run.at_s
+    document = json.loads(run.diagnostician.snapshot("W"))
+    for alarm in document["alarms"].values():
+        alarm.pop(forget, None)
+    return after, list(after.diagnostician.restore("W", json.dumps(document).encode()))
+
+
+@pytest.mark.parametrize("hours", [0, 2])
+def test_an_alarm_whose_diagnosis_has_gone_is_cleared_at_the_restart(hours: int) -> None:
+    """As at a reload: else it would stand for ever, at the broker and in the table. A latched one too."""
+    run = Run()
+    run.then(3600)
+    (raised,) = run.then(30, motor_current=300, vsd_frequency=60.0)
+    run.then(3600 * hours)
+    after, (cleared,) = restart(run, without("STALL"))
+    assert told([cleared]) == ["cleared STALL critical reset"]
+    same = ("alarm_id", "group", "category", "actions", "resolution_time", "message", "evidence", "raised_at_us")
+    assert [getattr(cleared, name) for name in same] == [getattr(raised, name) for name in same]
+    assert (cleared.state, cleared.tree_version) == ("cleared", without("STALL").version)
+    assert cleared.seq > raised.seq
+    assert cleared.comment == "not asked any more: decision tree or wells file have changed"
+    assert cleared.path[1:] == (raised.path[-1].removesuffix("yes") + "asked no more",)
+    assert set(after.diagnostician.standing().values()) == {0}
+    assert restart(run, without("STALL"))[1] == [cleared], "killed before it was kept, it is told by the same id"
+    assert restart(after, without("STALL"))[1] == []
+    assert not after.then(3600, motor_current=300)
+
+
+def test_an_alarm_whose_question_was_replaced_is_cleared_at_the_restart() -> None:
+    run = Run()
+    run.then(3600)
+    run.then(90, motor_current=120)
+    (overload,) = (each for each in tomllib.loads(TEXT)["diagnosis"] if each["name"] == "OVERLOAD")
+    replaced = [{**each, "ask": f"{each['ask'][:-1]} now?", "when": ["load > 1.9"]} for each in overload["question"]]
+    after, cleared = restart(run, changed("OVERLOAD", question=replaced))
+    assert told(cleared) == ["cleared OVERLOAD high reset"]
+    assert set(after.diagnostician.standing().values()) == {0}
+
+
+def test_what_was_only_pending_of_a_diagnosis_that_has_gone_is_forgotten() -> None:
+    run = Run()
+    run.then(3600)
+    assert not run.then(40, motor_current=120)
+    after, cleared = restart(run, without("OVERLOAD"))
+    assert not cleared
+    assert "OVERLOAD" not in json.loads(after.diagnostician.snapshot("W"))["alarms"]
+
+
+def test_what_an_older_version_remembered_goes_on_or_is_cleared_as_far_as_it_is_known() -> None:
+    run = Run()
+    run.then(3600)
+    (raised,) = run.then(90, motor_current=120)
+    (overload,) = (each for each in tomllib.loads(TEXT)["diagnosis"] if each["name"] == "OVERLOAD")
+    for tree in (TREE, changed("OVERLOAD", question=overload["question"][1:])):
+        after, cleared = restart(run, tree, forget="outline")
+        assert (sum(after.diagnostician.standing().values()), cleared) == (1, [])
+    _, (cleared_one,) = restart(run, without("OVERLOAD"), forget="outline")
+    assert (cleared_one.alarm_id, cleared_one.severity, cleared_one.category) == (raised.alarm_id, "high", "UNKNOWN")
+
+
+def test_questions_that_share_their_text_keep_their_own_answers_over_a_restart() -> None:
+    source = next(each for each in tomllib.loads(TEXT)["diagnosis"] if each["name"] == "OVERLOAD")
+    tree = changed("OVERLOAD", question=[{**each, "ask": "Too much?"} for each in source["question"]])
+    run = Run(tree=tree)
+    run.then(3600)
+    run.then(90, motor_current=120)
+    after, cleared = restart(run, tree)
+    assert not cleared
+    assert known(after.diagnostician, "W") == known(run.diagnostician, "W")
+
+
+def test_of_a_diagnosis_that_has_gone_nothing_is_asked() -> None:
+    (diagnosis,) = (each for each in TREE.diagnoses if each.name == "STALL")
+    left = outlined("STALL", json.loads(json.dumps(outline(diagnosis))))
+    assert [(q.ask, q.when) for q in left.questions] == [(q.ask, q.when) for q in diagnosis.questions]
+    assert not any(ask([]) for q in left.questions for ask in (q.met, q.not_met, q.cleared))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,14 @@ def changed(before: str, after: str) -> str:
     return TREE.replace(before, after)
 
 
+def tree_without(name: str) -> str:
+    """The tree that ships, less a diagnosis."""
+    parts = TREE.split("[[diagnosis]]\n")
+    kept = [part for part in parts if not part.startswith(f'name = "{name}"')]
+    assert len(kept) == len(parts) - 1
+    return "[[diagnosis]]\n".join(kept)
+
+
 pytestmark = pytest.mark.best_edition
 
 
@@ -89,6 +97,21 @@ async def reload(daemon: Daemon, *, taken: bool) -> dict[str, Any]:
     await until(lambda: sum(line["event"] == said for line in daemon.said()) > before, said)
     assert daemon.metrics()["config_last_reload_successful"] == taken
     return [line for line in daemon.said() if line["event"] == said][-1]
+
+
+async def until_cleared_everywhere(daemon: Daemon, field: Field, topic: str, migrated: FreshDatabase) -> None:
+    """At the broker, in the metrics and in the table."""
+    await until(
+        lambda: [json.loads(m.payload)["state"] for m in field.scada.messages if m.topic == topic][-1] == "cleared"
+    )
+    await until(lambda: daemon.metrics()["alarms_active"] == 0)
+    connection = await asyncpg.connect(migrated.dsn)
+    try:
+        async with asyncio.timeout(30):
+            while await connection.fetchval("SELECT count(*) FROM active_alarms"):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
 
 
 def version_in_force(daemon: Daemon) -> str:
@@ -176,18 +199,41 @@ async def test_an_alarm_that_is_asked_about_no_more_is_cleared_everywhere(
     (daemon.folder / "wells.toml").write_text(WELLS + 'enabled_rules = ["STALL"]\n')
     assert (await reload(daemon, taken=True))["alarms_ended"] == 1
     await until(lambda: field.told()[1:] == ["cleared OVERLOAD reset"])
-    topic = f"{prefix}/alerts/W1/state/OVERLOAD"
-    await until(
-        lambda: [json.loads(m.payload)["state"] for m in field.scada.messages if m.topic == topic][-1] == "cleared"
-    )
-    await until(lambda: daemon.metrics()["alarms_active"] == 0)
-    connection = await asyncpg.connect(migrated.dsn)
-    try:
-        async with asyncio.timeout(30):
-            while await connection.fetchval("SELECT count(*) FROM active_alarms"):  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.01)
-    finally:
-        await connection.close()
+    await until_cleared_everywhere(daemon, field, f"{prefix}/alerts/W1/state/OVERLOAD", migrated)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("lost", ["tree", "wells"])
+async def test_an_alarm_that_a_restart_asks_about_no_more_is_cleared_everywhere_and_once(
+    daemon: Daemon, field: Field, prefix: str, migrated: FreshDatabase, lost: str, *, killed: bool
+) -> None:
+    """Nobody hears of the well again: the restart alone ends its alarm."""
+    daemon.start()
+    await until(daemon.is_ready)
+    field.send(10)
+    field.send(10, motor_current=120.0)
+    await until(lambda: field.told() == ["raised OVERLOAD"])
+    await until(lambda: daemon.at_rest(20))
+    await (daemon.kill() if killed else daemon.stop())
+    if lost == "tree":
+        (daemon.folder / "tree.toml").write_text(tree_without("OVERLOAD"))
+    else:
+        (daemon.folder / "wells.toml").write_text(WELLS + 'enabled_rules = ["STALL"]\n')
+    daemon.start()
+    await until(lambda: field.told()[1:] == ["cleared OVERLOAD reset"])
+    raised, cleared = field.events()
+    assert cleared["alarm_id"] == raised["alarm_id"]
+    assert cleared["comment"] == "not asked any more: decision tree or wells file have changed"
+    await until_cleared_everywhere(daemon, field, f"{prefix}/alerts/W1/state/OVERLOAD", migrated)
+    (line,) = (each for each in daemon.said() if each["event"].startswith("alarms ended"))
+    assert line["alarms_ended"] == 1
+
+    await daemon.stop()
+    daemon.start()
+    await until(daemon.is_ready)
+    field.send(10, motor_current=120.0)
+    await until(lambda: daemon.at_rest(10))
+    assert field.told() == ["raised OVERLOAD", "cleared OVERLOAD reset"]
 
 
 async def test_other_settings_wait_for_a_restart_and_that_is_said(daemon: Daemon) -> None:
