@@ -15,15 +15,15 @@ from load import publish, reading
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from esp_ingestd import embedded
-from esp_ingestd.config import DatabaseSettings, Settings, shipped
+from esp_ingestd.config import DatabaseSettings, Settings
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
-from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.mqtt import _Paho
+from esp_ingestd.shipped import load_tree
 from esp_ingestd.telemetry import Metrics
 
 WELLS = 1_000
@@ -68,9 +68,7 @@ def measure(readings: int, array: int, settings: DatabaseSettings) -> dict[str, 
     sent = messages(readings, array, start_ms)
     now_us = int(time.time() * 1e6)
     decoder = Decoder(["esp/{well_id}/telemetry"])
-    diagnostician = Diagnostician(
-        Tree.parse((shipped("config") / "decision_tree.toml").read_text()), lambda _: SETTINGS
-    )
+    diagnostician = Diagnostician(load_tree(None), lambda _: SETTINGS)
     batcher = Batcher(max_rows=5_000, max_age_ms=100)
     decoded = [decoder.decode(topic, payload, now_us) for topic, payload in sent]
     rows: list[Reading] = [each for one in decoded for each in one.readings]

@@ -418,13 +418,6 @@ def load_wells(path: Path | None) -> Wells:
     return Wells(WellSettings(**defaults), listed)
 
 
-def shipped(folder: Literal["sql", "config"]) -> Path:
-    """The folder of SQL or sample files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    beside = package.parent / folder
-    return beside if (package.parent / "pyproject.toml").exists() else package / folder
-
-
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))

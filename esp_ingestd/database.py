@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from esp_ingestd.config import DatabaseSettings, mask_dsn, shipped
+from esp_ingestd.config import DatabaseSettings, mask_dsn
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, DeadLetter, Written
 from esp_ingestd.core.command import CommandRecord
@@ -53,6 +53,7 @@ from esp_ingestd.rollup import (
     Mark,
     marks_of,
 )
+from esp_ingestd.shipped import shipped
 
 if TYPE_CHECKING:
     from asyncpg import Connection

@@ -25,11 +25,11 @@ from typing import Any, Final
 import structlog
 
 from esp_ingestd import __version__
-from esp_ingestd.config import Settings, Wells, changed_settings, load_settings, load_wells, shipped
+from esp_ingestd.config import Settings, Wells, changed_settings, load_settings, load_wells
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.topic import TopicPattern
-from esp_ingestd.core.tree import Tree, TreeError
+from esp_ingestd.core.tree import Tree
 from esp_ingestd.database import Database
 from esp_ingestd.errors import ConfigurationError, Unavailable
 from esp_ingestd.http import Health, HttpServer
@@ -37,6 +37,7 @@ from esp_ingestd.maintenance import Maintenance
 from esp_ingestd.memory import Memory
 from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import MOST_COMMANDS, Pipeline
+from esp_ingestd.shipped import load_tree
 from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
@@ -50,23 +51,6 @@ REFUSED_AGAIN_S: Final = 60.0  # a broker that refuses alerts is asked again so 
 CLOSING_S: Final = 2.0  # kept of the shutdown's time for saying good-bye
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-def load_tree(path: Path | None) -> Tree:
-    """The decision tree in `path`, or the one that ships with the program.
-
-    Raises:
-        ConfigurationError: with every fault of the file.
-    """
-    path = path or shipped("config") / "decision_tree.toml"
-    try:
-        return Tree.parse(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError([f"{path}: is no UTF-8: {error}"]) from None
-    except TreeError as error:
-        raise ConfigurationError([f"{path}: {fault}" for fault in error.faults]) from None
 
 
 class Service:

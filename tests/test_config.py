@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esp_ingestd.config import Settings, load_settings, load_wells, mask_dsn, shipped
+from esp_ingestd.config import Settings, load_settings, load_wells, mask_dsn
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import ConfigurationError
+from esp_ingestd.shipped import shipped
 
 if TYPE_CHECKING:
     from pathlib import Path

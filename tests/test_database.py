@@ -23,7 +23,7 @@ from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import DOUBTS, Database, migrate, shipped_migrations
 from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
-from esp_ingestd.service import load_tree
+from esp_ingestd.shipped import load_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

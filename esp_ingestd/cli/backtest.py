@@ -3,11 +3,16 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esp_ingestd.cli.options import load, refuse, to_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esp_ingestd.core.well import WellSettings
 
 
 def diagnose(
@@ -64,14 +69,12 @@ def diagnose(
     Telemetry comes from files or standard input, or, with --config or --dsn and no INPUT, from the database, in order
     of its timestamps. Nothing is written anywhere but to standard output and standard error.
     """
-    import asyncio
     import json
     from functools import partial
 
-    from esp_ingestd.config import database_at, load_wells
     from esp_ingestd.core.decode import Decoder
     from esp_ingestd.diagnose import BackTest, Trial, lines_of
-    from esp_ingestd.service import load_tree
+    from esp_ingestd.shipped import load_tree
 
     settings = load(config) if config else None
     from_database = dsn is not None or (config is not None and not inputs)
@@ -80,7 +83,7 @@ def diagnose(
     if not from_database and (well or since or until):
         refuse("--well, --since and --until choose from the database: give --config or --dsn, and no INPUT")
     say = partial(print, file=sys.stderr)
-    settings_of = load_wells(wells or (settings.diagnosis.wells_file if settings else None))
+    settings_of = _settings_of(wells or (settings.diagnosis.wells_file if settings else None))
     tree = tree or (settings.diagnosis.tree_file if settings else None)
     trees = [tree, against] if against else [tree]
     test = BackTest(
@@ -89,17 +92,33 @@ def diagnose(
         explain=say if explain else None,
     )
     if from_database:
+        import asyncio
+
+        from esp_ingestd.config import database_at
+
         database = database_at(dsn or "") if dsn is not None or settings is None else settings.database
         span = to_moment("--since", since), to_moment("--until", until)
         asyncio.run(test.take_stored(database, well or [], *span))
     else:
         naive = settings.mqtt.naive_timestamps if settings else "refuse"
-        decoder = Decoder([], units_of=settings_of.units_of, naive_timestamps=naive)
+        decoder = Decoder([], units_of=lambda well_id: settings_of(well_id).units, naive_timestamps=naive)
         test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
     test.finish()
     if summary:
         for line in test.lines():
             say(line)
+
+
+def _settings_of(wells: Path | None) -> "Callable[[str], WellSettings]":
+    """The settings of a well by its id, as the wells file has them; without one all wells run on the defaults."""
+    from esp_ingestd.core.well import WellSettings
+
+    if wells is None:
+        defaults = WellSettings()
+        return lambda _well_id: defaults
+    from esp_ingestd.config import load_wells  # its parser takes a fifth of a second to import
+
+    return load_wells(wells)
 
 
 class Drawing(StrEnum):
@@ -126,7 +145,7 @@ def diagram(
     """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
     from esp_ingestd.core.alarm import SHELF, TABLE
     from esp_ingestd.diagram import alarm_diagram, redraw, tree_diagram
-    from esp_ingestd.service import load_tree
+    from esp_ingestd.shipped import load_tree
 
     drawing = {
         Drawing.TREE: lambda: tree_diagram(load_tree(tree)),

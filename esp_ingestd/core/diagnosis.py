@@ -247,6 +247,16 @@ class Diagnostician:
                 self._since_us = now_us  # those that are still missing have their own time to return from now on
                 yield from self._tell_field(field, place, now_us, heard, 0)
             return
+        left_us = [p.well.silence_us() - at_us + max(p.well.received_us, self._since_us) for p in heard]
+        if min(left_us, default=0) < 0:
+            yield from self._tell_silent(at_us, place, heard, field)
+        soonest_us = min((left + 1 for left in left_us if left >= 0), default=LOOK_MOST_US)
+        self._look_us = at_us + min(max(soonest_us, LOOK_US), LOOK_MOST_US)
+
+    def _tell_silent(
+        self, at_us: int, place: int, heard: Sequence[Patient], field: Patient | None
+    ) -> Iterator[AlarmEvent]:
+        """Tell of the wells that are overdue at `at_us`."""
         silences = [
             Silence(p.well.well_id, at_us - max(p.well.received_us, self._since_us), p.well.silence_us()) for p in heard
         ]
@@ -258,10 +268,6 @@ class Diagnostician:
         for each in silences:
             if each.is_overdue and each.well_id not in together:
                 yield from self._silent(self._patients[each.well_id], place, each.silent_us - each.allowed_us)
-        left_us = min(
-            (each.allowed_us - each.silent_us + 1 for each in silences if not each.is_overdue), default=LOOK_MOST_US
-        )
-        self._look_us = at_us + min(max(left_us, LOOK_US), LOOK_MOST_US)
 
     def _tell_field(
         self, field: Patient, place: int, at_us: int, heard: Sequence[Patient], silent: int

@@ -430,3 +430,23 @@ def test_both_roads_read_the_same_json(pairs: list[tuple[str, str]]) -> None:
     members = "".join(f',"{key}": {value}' for key, value in pairs)
     data = f'{{"timestamp":"{STAMP}","gor":1{members}}}'.encode()
     assert repr(decode(data)) == repr(carefully(data))  # 0.0 == -0.0, but not their texts
+
+
+_cell = st.one_of(
+    st.floats(), st.floats(0, 100), st.sampled_from(["", "nan", "on", STAMP, "W-1", "no well", "1763427723"])
+)
+_row = st.fixed_dictionaries(
+    {"timestamp": st.one_of(st.just(STAMP), _cell)},
+    optional={"well_id": st.one_of(st.just("W-1"), _cell), **dict.fromkeys((*CHANNEL_NAMES, "note"), _cell)},
+)
+
+
+@given(_row)
+def test_a_row_of_a_table_is_judged_as_the_json_that_it_stands_for(row: dict[str, str | float]) -> None:
+    told = decoder.decode_fields(row, NOW_US)
+    assert told == decoder.decode("", json.dumps(row).encode(), NOW_US)
+
+
+def test_a_plain_row_of_a_table_is_a_reading() -> None:
+    told = decoder.decode_fields({"well_id": "W-1", "timestamp": STAMP, "pip": 850.0, "motor_temp": 90.0}, NOW_US)
+    assert told.readings == [Reading("W-1", STAMP_US, pip=850.0, motor_temp=90.0, received_us=NOW_US)]

@@ -15,7 +15,7 @@ from esp_ingestd.config import Wells
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.service import load_tree
+from esp_ingestd.shipped import load_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.pipeline import Pipeline
-from esp_ingestd.service import load_tree
+from esp_ingestd.shipped import load_tree
 from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
