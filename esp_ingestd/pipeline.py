@@ -40,7 +40,7 @@ from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Refused, Unavailable
-from esp_ingestd.telemetry import Annunciations, Metrics
+from esp_ingestd.telemetry import WINDOWS_MIN, Annunciations, Metrics
 
 RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
 HOUR_US = 3_600_000_000
@@ -232,7 +232,7 @@ class Pipeline:
             self._metrics.alarms_active.labels(severity).set(count)
         for how, alarms in self._diagnostician.figures(now_us)._asdict().items():
             self._metrics.alarms_treated.labels(how).set(alarms)
-        for window, minutes in (("10m", 10), ("1h", 60)):
+        for window, minutes in WINDOWS_MIN.items():
             self._metrics.annunciations.labels(window).set(self._annunciations.within(minutes, now_us))
 
     def adopt(self, tree: Tree, wells: Callable[[str], WellSettings]) -> int:

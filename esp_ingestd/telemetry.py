@@ -1,12 +1,16 @@
 """What we tell of ourselves: every metric, and how the log is set up.
 
-Metric names begin with esp_ingestd_, units are base units, labels are bounded: never a well (CONTRACT §6).
+Rules:
+    1. Names begin with esp_ingestd_, units are base units, labels are bounded: never a well (CONTRACT §6).
+    2. What counts has a sample for each value of its labels from the start on, 0: to Prometheus the first event of a
+       series that was not there before is no increase, and no rule fires. What is measured has one once it is known.
 """
 
 import logging
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Final, Literal
 
 import structlog
@@ -25,13 +29,25 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from esp_ingestd import __version__
+from esp_ingestd.core.batch import Trigger
+from esp_ingestd.core.command import WORDS, Refusal
 from esp_ingestd.core.decode import Reason
+from esp_ingestd.core.diagnosis import Figures
 
 PREFIX: Final = "esp_ingestd_"
 DELAY_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 WRITE_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROW_BOUNDS: Final = (1, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+STORE_ERRORS: Final = (
+    *("connection", "timeout", "read_only", "authentication", "no_database", "conflict", "schema", "resources"),
+    *("not_ready", "shutdown", "io", "internal", "other", "unkept", "spool", "spool_full"),
+)
+"""Kinds of `store_errors_total`."""
+STEPS: Final = ("rollups", "health", "archive", "verify", "retention")
+COMMAND_OUTCOMES: Final = ("heeded", "unchanged", "dropped", *(reason.value for reason in Refusal))
+WINDOWS_MIN: Final = {"10m": 10, "1h": 60}
+"""Over which annunciations are counted."""
 _US: Final = 1_000_000
 
 
@@ -80,6 +96,8 @@ class StoreMetrics:
             ("step", "outcome"),
             registry=registry,
         )
+        for step, outcome in product(STEPS, ("done", "failed")):
+            self.runs.labels(step, outcome)
         self.kept = gauge(
             "maintenance_success_timestamp_seconds", "When rollups were last kept without a fault, or the start"
         )
@@ -176,11 +194,23 @@ class Metrics:
         )
         self.store = StoreMetrics(registry)
         self.build = Info(PREFIX + "build", "Version of program and decision tree", registry=registry)
-        for reason in Reason:
-            self.readings_rejected.labels(reason.value)
-        for severity in SEVERITIES:
-            self.alerts_published.labels(severity)
-            self.alarms_active.labels(severity)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let every series be there from the start (rule 2)."""
+        for metric, values in (
+            (self.readings_rejected, Reason),
+            (self.store_errors, STORE_ERRORS),
+            (self.batches, Trigger),
+            (self.alerts_published, SEVERITIES),
+            (self.alarms_active, SEVERITIES),
+            (self.alarms_treated, Figures._fields),
+            (self.annunciations, WINDOWS_MIN),
+        ):
+            for value in values:
+                metric.labels(str(value))
+        for command, outcome in product((*WORDS, "unknown"), COMMAND_OUTCOMES):
+            self.commands.labels(command, outcome)
 
     def count_reload(self, tree_version: str | None) -> None:
         """Tree and wells file were read and taken, at start too; None: they were refused."""
