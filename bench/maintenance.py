@@ -1,14 +1,18 @@
 """The table of the store's upkeep: compression, rollups, and what maintenance costs ingest.
 
-usage: maintenance.py [--days D] [--wells N] [--seconds S] [--bindir DIR]
-A simulated field of N wells, a reading a minute for D days, is loaded as the daemon writes it, rolled up, and, on the
-community edition, compressed by the columnstore's own job. Then the daemon takes as much as it can for S seconds, in
-turn without maintenance and with it: rollups every second, a pass of the archive over days that are not archived yet.
-Compare within one run.
+usage: maintenance.py [--days D] [--wells N] [--recording FILE] [--seconds S] [--bindir DIR]
+A simulated field of N wells, a reading a minute for D days, is loaded as the daemon writes it and, on the community
+edition, compressed by the columnstore's own job: once as RTUs send what they read from 16-bit registers, whole psi,
+bbl/d, degC, A and so on, tenths of Hz and of vibration; once with noise down to decimals that no instrument has. A
+recording (CSV, one well) is compressed likewise: its stretches of three days as that many wells, as it is and as
+registers. Then an hour is rolled up, and the daemon takes as much as it can for S seconds, in turn without maintenance
+and with it: rollups every second, a pass of the archive over days that are not archived yet. Compare within one run.
 """
 
 import argparse
 import asyncio
+import csv
+import json
 import statistics
 import tempfile
 import time
@@ -24,7 +28,7 @@ from esp_ingestd import embedded
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.decode import Decoder
-from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.publisher import from_field
 from esp_ingestd.rollup import DAY_US, HOUR_US
@@ -47,6 +51,45 @@ def simulate(wells: int, days: int) -> Iterator[Reading]:
     for sent in islice(from_field(field), wells * days * DAY_S // MINUTE_S):
         (reading,) = decoder.decode("", sent.payload, sent.due_us).readings
         yield reading
+
+
+REGISTERS = dict.fromkeys(CHANNEL_NAMES, 0) | {"vsd_frequency": 1, "vibration": 1}
+"""Decimals of what an RTU reads from a register, by channel."""
+STRETCH_US = 3 * DAY_US
+
+
+def as_registers(readings: Iterator[Reading]) -> Iterator[Reading]:
+    """The same as RTUs send what they read from registers."""
+    for reading in readings:
+        cells = ((name, getattr(reading, name)) for name in CHANNEL_NAMES)
+        yield reading._replace(**{name: round(cell, REGISTERS[name]) for name, cell in cells if cell is not None})
+
+
+def recorded(path: Path) -> Iterator[Reading]:
+    """The stretches of a recording, each as a well of its own, all at the same time; in order of time."""
+    start_us = (time.time_ns() // 1000 // DAY_US - 20) * DAY_US
+    decoder = Decoder(())
+    with path.open("rb") as file:
+        lines = list(csv.DictReader(map(bytes.decode, file)))
+    payloads = (json.dumps({key: _cell(text) for key, text in line.items() if text}).encode() for line in lines)
+    readings = [reading for payload in payloads for reading in decoder.decode("", payload, start_us).readings]
+    first_us = readings[0].timestamp_us // DAY_US * DAY_US
+    moved = []
+    for reading in readings:
+        stretch, since_us = divmod(reading.timestamp_us - first_us, STRETCH_US)
+        moved.append(
+            reading._replace(
+                well_id=f"STRETCH-{stretch:03d}", timestamp_us=start_us + since_us, received_us=start_us + since_us
+            )
+        )
+    yield from sorted(moved, key=lambda reading: reading.timestamp_us)
+
+
+def _cell(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 async def load(store: Database, readings: Iterator[Reading]) -> tuple[int, float]:
@@ -79,8 +122,8 @@ async def measure_rollups(dsn: str) -> None:
     await store.close()
 
 
-async def measure_compression(dsn: str, wells: int, days: int) -> None:
-    """Print how small the columnstore makes a simulated field, where this edition has one."""
+async def measure_compression(dsn: str, what: str, readings: Iterator[Reading]) -> None:
+    """Print how small the columnstore makes these, where this edition has one; they are gone afterwards."""
     settings = DatabaseSettings(dsn=SecretStr(dsn))
     edition, _ = await migrate(settings)
     if edition != "timescaledb-community":
@@ -89,14 +132,17 @@ async def measure_compression(dsn: str, wells: int, days: int) -> None:
     store = Database(settings)
     await store.connect()
     connection = await asyncpg.connect(dsn)
-    rows, _ = await load(store, simulate(wells, days))
+    rows, _ = await load(store, readings)
     job = await connection.fetchval(_JOB)
     began = time.perf_counter()
     await connection.execute(f"CALL run_job({job})")
     rate = rows / (time.perf_counter() - began)
     ratio = (await store.store_health()).tables["esp_telemetry"].compression_ratio
-    print(f"compression: {wells} wells, {days} days, a reading a minute, {rows} rows", end=": ")
-    print(f"to {1 / ratio:.3f} of their size, 1/{ratio:.1f}; {rate:.0f} rows/s", flush=True)
+    print(
+        f"compression: {what}, {rows} rows: to {1 / ratio:.3f} of their size, 1/{ratio:.1f}; {rate:.0f} rows/s",
+        flush=True,
+    )
+    await connection.execute("TRUNCATE esp_telemetry, esp_rollup_marks")
     await connection.close()
     await store.close()
 
@@ -126,11 +172,27 @@ def upkeep(folder: Path, *, is_on: bool) -> str:
     return f'[maintenance]\ninterval_s = 1\narchive_interval_s = 30\n[archive]\nurl = "{folder}/archive"\n'
 
 
+def samples(wells: int, days: int, recording: Path | None) -> dict[str, Iterator[Reading]]:
+    """What is compressed, by what it is."""
+    field = f"{wells} simulated wells, {days} days, a reading a minute"
+    found = {
+        f"{field}, as registers": as_registers(simulate(wells, days)),
+        f"{field}, noise to the last decimal": simulate(wells, days),
+    }
+    if recording:
+        found |= {
+            f"{recording.name} as registers": as_registers(recorded(recording)),
+            recording.name: recorded(recording),
+        }
+    return found
+
+
 def main() -> None:
     """Start broker and database, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=60, help="days of the simulated field (default 60)")
-    parser.add_argument("--wells", type=int, default=4, help="its wells (default 4)")
+    parser.add_argument("--days", type=int, default=30, help="days of the simulated field (default 30)")
+    parser.add_argument("--wells", type=int, default=8, help="its wells (default 8)")
+    parser.add_argument("--recording", type=Path, help="a CSV of one well, to be compressed too")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each load, s (default 10)")
     parser.add_argument("--bindir", type=Path, help="of another PostgreSQL (default: the best here)")
     options = parser.parse_args()
@@ -141,7 +203,9 @@ def main() -> None:
         server = embedded.Database(folder / "database", installation=found[0] if found else None)
         with embedded.Broker(folder / "broker") as broker, server as database:
             print(f"{database.edition_hint}, {database.source}", flush=True)
-            asyncio.run(measure_compression(database.dsn, options.wells, options.days))
+            asyncio.run(migrate(DatabaseSettings(dsn=SecretStr(database.dsn))))
+            for what, readings in samples(options.wells, options.days, options.recording).items():
+                asyncio.run(measure_compression(database.dsn, what, readings))
             asyncio.run(measure_rollups(database.dsn))
             compare_ingest(folder, broker, database.dsn, options.seconds)
 
