@@ -21,6 +21,7 @@ from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.spool import FILE_NAME, Spool, read_status
+from esp_ingestd.sqlite import SqliteFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -257,6 +258,17 @@ async def test_whatever_the_disk_did_to_the_file_it_starts_and_takes_batches(
     await again.append(make_batch())
     assert len(await drain(again)) == 1
     await again.close()
+
+
+async def test_i1_each_commit_is_synchronised_to_the_disk(tmp_path: Path) -> None:
+    """SIGKILL leaves what the kernel holds, and power loss cannot be had: that an fsync is asked for can be seen."""
+    file = SqliteFile(tmp_path / "kept.sqlite", "")
+    connection = await file.run(file.open)
+    asked = [
+        (await file.run(connection.execute, f"PRAGMA {name}")).fetchone()[0] for name in ("journal_mode", "synchronous")
+    ]
+    assert asked == ["wal", 2]  # 2 is FULL: https://sqlite.org/pragma.html#pragma_synchronous
+    await file.end()
 
 
 def test_i1_what_append_returned_for_survives_kill_9(where: SpoolSettings) -> None:
