@@ -8,6 +8,7 @@ Rules:
     3. Every step may be killed anywhere: what it had not committed is as if it had never begun.
     4. In the daemon the archive's work is done by a child process with a low priority: it compresses and hashes, and
        ingest shares neither its interpreter nor its memory. Rollups are the database's work; they need no process.
+    5. The database has one priority for all: work in it is done a little at a time, with long rests between.
 """
 
 import asyncio
@@ -20,10 +21,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from esp_ingestd.archive import ArchiveError, Busy, Pace, require_extra
 from esp_ingestd.config import Settings
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.database import Database, StoreHealth
@@ -40,7 +43,7 @@ MAINTENANCE_LOCK: Final = 0x65737033  # any constant of our own: "esp3"; "esp1" 
 FIRST_PASS: Final = 0.1  # of an interval after the start: not at once, and not never where it is started often
 NICENESS: Final = 10
 REST: Final = 19
-"""Of the time that a pass over the rollups took: it has a twentieth of the time, however large the field."""
+"""Of the time that a pass over the rollups, or a block of the archive, took: it has a twentieth of the time."""
 LONGEST_REST_S: Final = 3600.0
 _PROGRAM: Final = (sys.executable, "-c", "from esp_ingestd.maintenance import work_for_parent; work_for_parent()")
 
@@ -74,8 +77,6 @@ async def run_steps(settings: Settings, works: Mapping[str, Work]) -> list[Step]
 
 
 async def _attempt(name: str, work: Work, settings: Settings) -> Step:
-    from esp_ingestd.archive import ArchiveError, Busy  # noqa: PLC0415 - the daemon starts without it
-
     try:
         return await work(settings)
     except Busy as busy:
@@ -124,30 +125,40 @@ async def _alone(settings: Settings) -> "AsyncIterator[bool]":
         await database.close()
 
 
-async def archive(settings: Settings) -> Step:
+async def archive(settings: Settings, pace: Pace | None = None) -> Step:
     """Archive closed days.
+
+    Args:
+        settings: of archive and database.
+        pace: how hard the database may be worked; None is as hard as it can be.
 
     Raises:
         ArchiveError, Unavailable: as `archive_days`.
     """
     if not settings.archive.url:
         return Step("archive", "none (archive.url is empty)")
+    require_extra(settings.archive.url)
     from esp_ingestd.archive.archiving import archive_days  # noqa: PLC0415 - slow to import
 
-    return _summarize("archive", await archive_days(settings))
+    return _summarize("archive", await archive_days(settings, pace=pace))
 
 
-async def verify(settings: Settings) -> Step:
+async def verify(settings: Settings, pace: Pace | None = None) -> Step:
     """Read one archived day back, that which was not looked at for the longest time.
+
+    Args:
+        settings: of archive and database.
+        pace: as of `archive`.
 
     Raises:
         ArchiveError, Unavailable: as `archive.archiving.verify`.
     """
     if not settings.archive.url or (day := await _least_recently_verified(settings)) is None:
         return Step("verify", "")
+    require_extra(settings.archive.url)
     from esp_ingestd.archive import archiving  # noqa: PLC0415 - slow to import
 
-    return _summarize("verify", await archiving.verify(settings, since=day, until=day))
+    return _summarize("verify", await archiving.verify(settings, since=day, until=day, pace=pace))
 
 
 async def _least_recently_verified(settings: Settings) -> date | None:
@@ -177,6 +188,13 @@ async def retain(settings: Settings) -> Step:
 
 ARCHIVING: Final[Mapping[str, Work]] = {"archive": archive, "verify": verify, "retention": retain}
 EVERYTHING: Final[Mapping[str, Work]] = {"rollups": roll_up, **ARCHIVING}
+
+
+async def archive_gently(settings: Settings) -> list[Step]:
+    """`ARCHIVING` beside ingest: for an hour at most it rests between blocks, then it makes haste."""
+    pace = Pace(REST, LONGEST_REST_S)
+    gently: Mapping[str, Work] = {"archive": partial(archive, pace=pace), "verify": partial(verify, pace=pace)}
+    return await run_steps(settings, {**ARCHIVING, **gently})
 
 
 def _summarize(name: str, report: "Report") -> Step:
@@ -287,7 +305,7 @@ def work_for_parent() -> None:
         os.nice(NICENESS)
     set_up_log(settings.log.level, settings.log.format)
     with answer:
-        pickle.dump(asyncio.run(run_steps(settings, ARCHIVING)), answer)
+        pickle.dump(asyncio.run(archive_gently(settings)), answer)
 
 
 async def look(settings: Settings) -> StoreHealth:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,7 +18,7 @@ from daemon import Daemon
 from peer import Peer, until
 from pydantic import SecretStr
 
-from esp_ingestd import maintenance
+from esp_ingestd import archive, maintenance
 from esp_ingestd.archive import DayResult, Outcome, Report
 from esp_ingestd.config import ArchiveSettings, DatabaseSettings, RetentionSettings, Settings
 from esp_ingestd.core.batch import Batch
@@ -125,6 +126,51 @@ async def test_a_fault_of_our_own_is_told_and_ends_nothing(migrated: FreshDataba
 async def test_a_database_that_is_away_fails_each_step(tmp_path: Path) -> None:
     steps = await run_steps(settings("postgresql://nobody@127.0.0.1:1/none", tmp_path), EVERYTHING)
     assert all(step.faults for step in steps)
+
+
+@pytest.mark.best_edition
+@pytest.mark.parametrize(
+    ("url", "lacking", "extra"),
+    [("/srv/archive", "pyarrow", "archive"), ("/srv/archive", "numpy", "archive"), ("s3://b/c", "s3fs", "archive-s3")],
+)
+async def test_an_extra_that_is_not_installed_is_named_and_the_other_steps_go_on(
+    migrated: FreshDatabase, monkeypatch: pytest.MonkeyPatch, url: str, lacking: str, extra: str
+) -> None:
+    monkeypatch.setattr(archive, "find_spec", lambda name: None if name == lacking else name)
+    await fill(migrated.dsn, 40)
+    steps = {step.name: step for step in await run_steps(settings(migrated.dsn, url), EVERYTHING)}
+    said = f"archive.url {url} needs the extra {extra}: pip install 'esp-ingestd[{extra}]'"
+    assert steps["archive"] == Step("archive", "", (said,))
+    assert steps["rollups"].done.startswith("1 hours, 100 readings")
+    assert await days_left(migrated.dsn) == {40}
+
+
+def test_check_says_which_extra_the_archive_needs(tmp_path: Path) -> None:
+    config = tmp_path / "esp-ingestd.toml"
+    config.write_text('[archive]\nurl = "gs://bucket/folder"\n')
+    program = [sys.executable, "-m", "esp_ingestd", "check", "--config", str(config)]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "archive.url gs://bucket/folder needs the extra archive-gcs: pip install 'esp-ingestd[archive-gcs]'\n"
+    )
+
+
+async def test_work_rests_between_blocks_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, rests = 100.0, []
+
+    async def rest(seconds: float) -> None:
+        nonlocal now
+        rests.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(archive, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(archive, "asyncio", SimpleNamespace(sleep=rest))
+    pace = archive.Pace(19, 25)
+    for took in (1.0, 0.5, 2.0):
+        now += took
+        await pace.pause()
+    assert rests == [19.0, 0.5 * 19], "the third block is done after 25 s"
 
 
 @pytest.mark.best_edition

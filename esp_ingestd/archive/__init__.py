@@ -18,10 +18,29 @@ Rules:
 where files are, `ledger` what the database knows; `archiving`, `retention` and `restoring` are what can be done.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from importlib.util import find_spec
+from typing import Final
+from urllib.parse import urlsplit
+
+from esp_ingestd.config import mask_url
+
+NEEDED: Final = ("pyarrow", "numpy", "fsspec")
+ADAPTERS: Final = {
+    "s3": ("archive-s3", "s3fs"),
+    "s3a": ("archive-s3", "s3fs"),
+    "az": ("archive-azure", "adlfs"),
+    "abfs": ("archive-azure", "adlfs"),
+    "abfss": ("archive-azure", "adlfs"),
+    "gs": ("archive-gcs", "gcsfs"),
+    "gcs": ("archive-gcs", "gcsfs"),
+}
+"""Scheme of a URL -> our extra for it, and the module that comes with that."""
 
 
 class ArchiveError(Exception):
@@ -82,3 +101,40 @@ class Report:
     def faults(self) -> list[str]:
         """A line for each that failed."""
         return [f"{each.table} {each.day}: {each.why}" for each in self.of(Outcome.FAILED)]
+
+
+class Pace:
+    """How hard the database is worked: between two blocks of rows it rests, for some time, and then no more.
+
+    So a day or two are archived beside ingest without its noticing; who is far behind catches up.
+    """
+
+    def __init__(self, rest: float = 0.0, for_s: float = 0.0) -> None:
+        """Begin.
+
+        Args:
+            rest: how long, times that which the block took.
+            for_s: s from now on.
+        """
+        self._rest = rest
+        self._began = time.monotonic()
+        self._until = self._began + for_s
+
+    async def pause(self) -> None:
+        """A block is through; come back when the next may begin."""
+        now = time.monotonic()
+        if now < self._until:
+            await asyncio.sleep(self._rest * (now - self._began))
+        self._began = time.monotonic()
+
+
+def require_extra(url: str) -> None:
+    """See that what an archive there needs is installed.
+
+    Raises:
+        ArchiveError: it is not; says what to install.
+    """
+    extra, adapter = ADAPTERS.get(urlsplit(url).scheme, ("archive", "fsspec"))
+    if not all(map(find_spec, (*NEEDED, adapter))):
+        where = f"archive.url {mask_url(url)}" if url else "the archive"
+        raise ArchiveError(f"{where} needs the extra {extra}: pip install 'esp-ingestd[{extra}]'")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from esp_ingestd import __version__
-from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Report
+from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Pace, Report
 from esp_ingestd.archive.copied import from_copy
 from esp_ingestd.archive.form import Content, Rows, Tally, Writer, read_file
 from esp_ingestd.archive.ledger import (
@@ -64,7 +64,12 @@ def between(since: date | None, until: date | None) -> Days:
 
 
 async def archive_days(
-    settings: Settings, *, since: date | None = None, until: date | None = None, show_progress: bool = False
+    settings: Settings,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    pace: Pace | None = None,
+    show_progress: bool = False,
 ) -> Report:
     """Archive every closed day that is not in the archive as it is in the database; read each back.
 
@@ -84,7 +89,7 @@ async def archive_days(
         async with working(database) as session:
             past = await first_open_day(session, settings.archive.closes_after_s)
             for table in TABLES:
-                archiver = _Archiver(session, place, table, await known_days(session, table))
+                archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
                 days = filter(between(since, until), await present_days(session, edition, table, past))
                 due = {day: rows for day in days if (rows := await archiver.rows_due(day))}
                 with _Steps(table.name, sum(due.values()), show=show_progress) as steps:
@@ -95,7 +100,12 @@ async def archive_days(
 
 
 async def verify(
-    settings: Settings, *, since: date | None = None, until: date | None = None, show_progress: bool = False
+    settings: Settings,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    pace: Pace | None = None,
+    show_progress: bool = False,
 ) -> Report:
     """Read archived days back and compare file, manifest and, while they are there, the rows of the database.
 
@@ -110,7 +120,7 @@ async def verify(
         await database.connect()
         async with working(database) as session:
             for table in TABLES:
-                archiver = _Archiver(session, place, table, await known_days(session, table))
+                archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
                 found = await asyncio.to_thread(place.sizes, table.name)
                 days = sorted({*days_of(found), *archiver.known})
                 days = [day for day in days if between(since, until)(day)]
@@ -191,8 +201,9 @@ class _Blocks:
     The server sends a row a message (its manual, 55.2.6), and asyncpg hands on whole messages.
     """
 
-    def __init__(self, work: Callable[[bytes], None]) -> None:
+    def __init__(self, work: Callable[[bytes], None], pace: Pace) -> None:
         self._work = work
+        self._pace = pace
         self._held = bytearray()
         self._ahead: asyncio.Future[Any] | None = None
 
@@ -201,6 +212,7 @@ class _Blocks:
         self._held += data
         if len(self._held) >= BLOCK_BYTES:
             await self._flush()
+            await self._pace.pause()
 
     async def finish(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
         """Nothing more comes: begin what is to be done once all of it is worked on."""
@@ -238,8 +250,9 @@ class _Old:
 class _Archiver:
     """Archives and verifies days of one table."""
 
-    def __init__(self, session: Session, place: Place, table: Table, known: dict[date, Known]) -> None:
+    def __init__(self, session: Session, place: Place, table: Table, known: dict[date, Known], pace: Pace) -> None:
         self._session = session
+        self._pace = pace
         self._place = place
         self._table = table
         self.known = known
@@ -333,7 +346,7 @@ class _Archiver:
 
         The database finds out what they were while we finish: neither waits for the other.
         """
-        blocks = _Blocks(merge.add)
+        blocks = _Blocks(merge.add, self._pace)
         try:
             async with snapshot(self._session):
                 await export(self._session, self._table, day, blocks.add)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from esp_ingestd.archive import ArchiveError
+from esp_ingestd.archive import ArchiveError, require_extra
 from esp_ingestd.config import mask_url
 
 FORMAT: Final = 1
@@ -245,17 +245,12 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        scheme = urlsplit(url).scheme
+        require_extra(url)
         try:
             import fsspec  # noqa: PLC0415 - an extra, and for object stores only
 
             self._files, self._root = fsspec.core.url_to_fs(url)
-        except ImportError as error:
-            extra = {"s3": "archive-s3", "az": "archive-azure", "abfs": "archive-azure", "gs": "archive-gcs"}
-            raise ArchiveError(
-                f"archive.url {mask_url(url)} needs the extra {extra.get(scheme, 'archive')}: {error}"
-            ) from None
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise ArchiveError(f"archive.url {mask_url(url)}: {error}") from None
 
     def sizes(self, folder: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esp_ingestd.cli.options import ConfigOption, load, loop_factory
+from esp_ingestd.cli.options import ConfigOption, load, loop_factory, refuse
 
 if TYPE_CHECKING:
     from esp_ingestd.config import Settings
@@ -50,8 +50,19 @@ def check(
     for well_id, well in {"[defaults]": wells.defaults, **wells.listed}.items():
         for diagnosis, why in tree.off_for(well).items():
             typer.echo(f"# {well_id}: {diagnosis} is off: {why}")
+    if settings.archive.url:
+        _check_archive(settings.archive.url)
     if connect:
         _check_connections(settings)
+
+
+def _check_archive(url: str) -> None:
+    from esp_ingestd.archive import ArchiveError, require_extra
+
+    try:
+        require_extra(url)
+    except ArchiveError as error:
+        refuse(str(error))
 
 
 def _check_connections(settings: "Settings") -> None:

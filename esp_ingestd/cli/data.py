@@ -81,21 +81,23 @@ def run_archive(config: ConfigOption, *, since: SinceDayOption = None, until: Un
     Of a day that is archived again, for late rows, everything is kept that was archived before. Safe to repeat, and to
     end at any moment.
     """
-    _require_archive()
+    settings = load(config)
+    _require_archive(settings.archive.url)
     from esp_ingestd.archive.archiving import archive_days
 
     days = _to_days(since, until)
-    _report(archive_days(load(config), since=days[0], until=days[1], show_progress=True), "nothing to archive")
+    _report(archive_days(settings, since=days[0], until=days[1], show_progress=True), "nothing to archive")
 
 
 @archive.command("verify")
 def verify_archive(config: ConfigOption, *, since: SinceDayOption = None, until: UntilDayOption = None) -> None:
     """Read archived days back; compare them with their manifests and, while they are there, the database's rows."""
-    _require_archive()
+    settings = load(config)
+    _require_archive(settings.archive.url)
     from esp_ingestd.archive.archiving import verify
 
     days = _to_days(since, until)
-    _report(verify(load(config), since=days[0], until=days[1], show_progress=True), "nothing is archived")
+    _report(verify(settings, since=days[0], until=days[1], show_progress=True), "nothing is archived")
 
 
 @archive.command("list")
@@ -154,10 +156,10 @@ def restore(
     ] = None,
 ) -> None:
     """Bring archived days back into the database. Rows that it has change nothing; safe to repeat."""
-    _require_archive()
+    settings = load(config)
+    _require_archive(url or settings.archive.url)
     from esp_ingestd.archive.restoring import restore, tables_of
 
-    settings = load(config)
     span = to_moment("--since", since), to_moment("--until", until)
     chosen = frozenset(well for given in wells or () for well in given.split(",") if well)
     try:
@@ -177,11 +179,13 @@ def restore(
     _report(work, "nothing was restored")
 
 
-def _require_archive() -> None:
-    from importlib.util import find_spec
+def _require_archive(url: str) -> None:
+    from esp_ingestd.archive import ArchiveError, require_extra
 
-    if not all(map(find_spec, ("pyarrow", "numpy", "fsspec"))):
-        refuse("the archive needs the extra `archive`: pip install 'esp-ingestd[archive]'")
+    try:
+        require_extra(url)
+    except ArchiveError as error:
+        refuse(str(error))
 
 
 def _to_days(since: str | None, until: str | None) -> "tuple[date | None, date | None]":
