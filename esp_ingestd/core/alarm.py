@@ -531,6 +531,7 @@ def _unasked(index: int, ask: str, when: tuple[str, ...], severity: int) -> Ques
         ask=ask,
         when=when,
         confirm=(),
+        message="",
         states=0,
         severity=severity,
         on_delay_us=0,

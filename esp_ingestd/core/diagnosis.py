@@ -725,7 +725,7 @@ class Diagnostician:
         if transition in ("raised", "escalated") and order is None:
             alarm.confidence = confidence(question, visit.features, alarm.met_for_us(question, visit.now_us))
             channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
-            alarm.message, alarm.evidence = message(diagnosis, visit.features, channels), found
+            alarm.message, alarm.evidence = message(diagnosis, question, visit.features, channels), found
         at_us, number, by, comment = order or Order(visit.now_us, visit.now_us)
         alarm.seq += 1
         self._due_us = 0.0
@@ -744,7 +744,7 @@ class Diagnostician:
             severity=SEVERITIES[alarm.severity],
             confidence=alarm.confidence,
             raised_at_us=alarm.raised_us,
-            message=alarm.message or message(diagnosis, visit.features, ""),
+            message=alarm.message or message(diagnosis, question, visit.features, ""),
             evidence=found if order is None else alarm.evidence,
             path=self._path(diagnosis, question, visit),
             actions=diagnosis.actions,
@@ -842,10 +842,10 @@ def evidence(question: Question, features: Sequence[float]) -> dict[str, float]:
     }
 
 
-def message(diagnosis: Diagnosis, features: Sequence[float], channels: str) -> str:
-    """The diagnosis's text with the features it names filled in, and the channels that cannot be trusted."""
+def message(diagnosis: Diagnosis, question: Question, features: Sequence[float], channels: str) -> str:
+    """The question's text, or its diagnosis's, with features and the channels that cannot be trusted filled in."""
     figures = {FEATURES[place].name: _Figure(value) for place, value in enumerate(features)}
-    return diagnosis.message.format_map({**figures, "channels": channels or "none"})
+    return (question.message or diagnosis.message).format_map({**figures, "channels": channels or "none"})
 
 
 class _Figure(float):

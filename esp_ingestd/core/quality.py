@@ -142,9 +142,10 @@ class Quality:
             self._end(_TOGETHER, now_us)
 
     def rest(self, values: Sequence[float | None]) -> None:
-        """Take the values of a pump that stands: nothing is learned from them."""
+        """Take the values of a pump that stands: nothing is learned from them, and what repeated till then is over."""
         self.held = tuple(NAN if value is None else value for value in values)
         self._last = (NAN,) * len(values)
+        self._repeated = [total + more for total, more in zip(self._repeated, self._repeats, strict=True)]
         self._repeats = [0] * (_TOGETHER + 1)
         self._absent.clear()
         self._doubted.clear()

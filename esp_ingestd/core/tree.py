@@ -63,6 +63,8 @@ class Question:
     ask: str
     when: tuple[str, ...]
     confirm: tuple[str, ...]
+    message: str
+    """What is told where it was met; empty: what is told of its diagnosis."""
     states: int
     """The operating states in which it is asked, as bits."""
     severity: int
@@ -167,8 +169,11 @@ class Tree:
 
 
 def _missing_settings(question: Question, settings: WellSettings) -> set[str]:
-    needed = {NEEDED_SETTING.get(FEATURES[index].name) for index in question.features} - {None}
-    return {name for name in needed if name and not getattr(settings, name)}
+    """Settings that it cannot do without: it asks for what they tell, and not whether that is unknown."""
+    names = {FEATURES[index].name for index in question.features}
+    names = {name for name in names if not any(f"unknown({name})" in text for text in question.when)}
+    needed = {NEEDED_SETTING[name] for name in names & NEEDED_SETTING.keys()}
+    return {name for name in needed if not getattr(settings, name)}
 
 
 @dataclass(slots=True)
@@ -366,6 +371,7 @@ class _Reader:
             ask=ask,
             when=tuple(condition.text for condition in when),
             confirm=tuple(condition.text for condition in confirm),
+            message=self._message(table, place) if "message" in table else "",
             states=states,
             severity=SEVERITIES.index(severity),
             on_delay_us=int(delays[0] * 1e6),
@@ -415,6 +421,7 @@ class _Reader:
 _MONTH_S: Final = 2_678_400
 _QUESTION_KEYS: Final = {
     "ask",
+    "message",
     "when",
     "confirm",
     "states",

@@ -129,8 +129,11 @@ SAME_STEP: Final = 0.2
 LONG_GAP_US: Final = 1800 * SECOND_US
 RAMP_US: Final = 600 * SECOND_US
 RAMP_READINGS: Final = 3
-RAMPED: Final = 0.9
+RAMPED: Final = 0.97
+RAMPED_CURRENT: Final = 0.9
 """Of its speed, or of its current where no drive reports: below that a pump was on its way down."""
+RAMP_END_HZ: Final = 0.5
+"""What a standing drive still puts out where the ramp is seen at its end; one that tripped puts out nothing."""
 HELD_SPEED: Final = 0.6
 """Of base frequency: nobody lifts at that, so that a settled pump was brought there to be stopped."""
 FINE_US: Final = 75 * SECOND_US
@@ -465,7 +468,7 @@ class Well:
                 return
             self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
-            self._stand(now_us)
+            self._stand(now_us, hertz)
 
     def _change(self, now_us: int, hertz: float) -> None:
         """The frequency is another one, if a second reading says so too; at a start, at once."""
@@ -507,12 +510,13 @@ class Well:
         self._off_readings = 0
         self.features[_STOP] = 0.0
 
-    def _stand(self, now_us: int) -> None:
+    def _stand(self, now_us: int, hertz: float) -> None:
         self._off_readings += 1
         if self._off_readings == 1:
             self._resume_us = self.started_us
             turned = self.state not in (UNKNOWN, OFF, TRIP)
-            unplanned = self._unplanned(now_us - self.last_us) if turned else 0.0
+            asked = not turned or hertz > RAMP_END_HZ
+            unplanned = 0.0 if asked else self._unplanned(now_us - self.last_us)
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
             self.state = TRIP if unplanned else OFF
             self.features[_STOP] = unplanned
@@ -524,12 +528,12 @@ class Well:
         settled = self.state in (TRANSIENT, RUNNING)
         drive = self._steady_hz == self._steady_hz
         held = drive and settled and self._speed < HELD_SPEED * self.settings.base_frequency_hz
-        if held or self._speed < RAMPED * self._peak_speed:
+        if held or self._speed < (RAMPED if drive else RAMPED_CURRENT) * self._peak_speed:
             return 0.0
         if drive and step_us <= FINE_US:
             return SURE
         doubted = self._hertz_doubted == self._hertz_doubted
-        full = not doubted if drive else self.features[_CURRENT] >= RAMPED
+        full = not doubted if drive else self.features[_CURRENT] >= RAMPED_CURRENT
         seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
         if self.alarmed or (self.troubled and seldom):
             return AILING

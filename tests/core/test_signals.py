@@ -84,6 +84,15 @@ def test_a_ramp_of_a_quarter_of_an_hour_is_seen_at_any_sampling(step_s: float, h
     assert not ramped(run, 15, hertz=hertz)
 
 
+@pytest.mark.parametrize("into_s", [2, 5, 30, 55, 58])
+def test_a_ramp_of_a_minute_is_seen_at_one_reading_a_minute(into_s: float) -> None:
+    """Whether the one reading within the ramp finds the drive hardly slower, half way, or all but standing."""
+    run = Run(step_s=60)
+    run.then(HOUR_S)
+    run.then(60, vsd_frequency=60 * (1 - into_s / 60), motor_current=max(0.5, 70 * (1 - into_s / 55)))
+    assert not run.then(HOUR_S, **STANDING)
+
+
 @pytest.mark.parametrize(("habit_days", "found"), [(9, []), (11, ["raised TRIP high"])])
 def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops(
     habit_days: float, found: list[str]
@@ -101,6 +110,16 @@ def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> N
     run.then(HOUR_S)
     run.then(20 * 60, vsd_frequency=30.0, motor_current=30.0)
     assert not run.then(HOUR_S, **STANDING)
+
+
+def test_a_gauge_that_always_says_the_same_is_no_frozen_one_after_a_stop() -> None:
+    run = Run(step_s=600)
+    for reading_of_day in range(144):
+        run.then(600, intake_temp=82.0, motor_current=70 + 0.1 * (reading_of_day % 3))
+    run.then(2 * HOUR_S, **STANDING, intake_temp=82.0)
+    for reading_of_day in range(144):
+        run.then(600, intake_temp=82.0, motor_current=70 + 0.1 * (reading_of_day % 3))
+    assert not run.events
 
 
 def test_a_stop_behind_a_gap_is_not_told_nobody_saw_it() -> None:

@@ -189,13 +189,16 @@ def test_a_well_does_without_what_it_was_not_given() -> None:
     only = WellSettings(enabled_rules=("STALL",), nameplate_current_a=50)
     assert "STALL" not in tree.off_for(only)
     assert tree.off_for(only)["OVERLOAD"] == "not in enabled_rules"
+    assert "BROKEN_SHAFT" not in off  # it asks for the load, where that is known
 
 
 @pytest.mark.parametrize("message", ["{lod}", "{load", "{}", "{load:d}", "{load.unit}"])
 def test_a_message_that_could_not_be_filled_in_is_refused(message: str) -> None:
     source = shipped()
     source["diagnosis"][1]["message"] = message
+    source["diagnosis"][1]["question"][1]["message"] = message
     assert f'diagnosis "MOTOR_OVERTEMP": message = {message!r}' in faults(source)
+    assert f'diagnosis "MOTOR_OVERTEMP", question 2: message = {message!r}' in faults(source)
 
 
 def lasting(time_us: int) -> str:
