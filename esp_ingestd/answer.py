@@ -133,16 +133,16 @@ AGE: Final = Column("age_s", "age", _to_age)
 WELL_COLUMNS: Final = (
     Column("well_id", "well"),
     Column("state"),
-    Column("last_reading", "last reading", to_second),
+    Column("last_reading", "last reading\nUTC", to_second),
     AGE,
     Column("alarms", show=_unless_zero),
     Column("worst"),
 )
-LATEST_COLUMNS: Final = (Column("well_id", "well"), Column("timestamp", show=to_second), AGE)
-RAW_COLUMNS: Final = (Column("well_id", in_table=False), Column("timestamp", show=to_second))
+LATEST_COLUMNS: Final = (Column("well_id", "well"), Column("timestamp", "timestamp\nUTC", to_second), AGE)
+RAW_COLUMNS: Final = (Column("well_id", in_table=False), Column("timestamp", "timestamp\nUTC", to_second))
 ROLLUP_COLUMNS: Final = (
     Column("well_id", in_table=False),
-    Column("bucket", "from", to_second),
+    Column("bucket", "from\nUTC", to_second),
     Column("readings"),
     Column("uptime_s", "up\nh", _to_hours),
 )
@@ -164,12 +164,18 @@ STANDING_COLUMNS: Final = (
     Column("raised_at", in_table=False),
     Column("age_s", "for", _to_age),
     Column("count", "times", rank=2),
-    Column("message", is_prose=True),
+    Column("told", "message", is_prose=True, only_in_table=True),
+    Column("message", in_table=False),
+    Column("acknowledged", in_table=False),
+    Column("acknowledged_by", in_table=False),
+    Column("acknowledged_at", in_table=False),
+    Column("shelved_by", in_table=False),
+    Column("shelved_until", in_table=False),
     Column("actions", in_table=False),
     Column("alarm_id", in_table=False),
 )
 TRANSITION_COLUMNS: Final = (
-    Column("timestamp", show=to_second),
+    Column("timestamp", "timestamp\nUTC", to_second),
     Column("well_id", "well"),
     Column("severity", rank=1),
     Column("diagnosis"),
@@ -177,7 +183,7 @@ TRANSITION_COLUMNS: Final = (
     Column("transition", in_table=False),
     Column("state", in_table=False),
     Column("reason", in_table=False),
-    Column("message", is_prose=True),
+    Column("message", is_prose=True, rank=2),
     Column("alarm_id", in_table=False),
     Column("event_id", in_table=False),
 )

@@ -11,7 +11,7 @@ Rules:
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeVar
 
@@ -38,7 +38,7 @@ from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, SILENCE_US, TURNING_HZ, WellSettings
 from esp_ingestd.database import Database
-from esp_ingestd.moment import Every
+from esp_ingestd.moment import Every, to_words
 
 HOUR_US: Final = 3_600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
@@ -90,7 +90,7 @@ def _well(reading: Row, settings: WellSettings, well_id: str, standing: Counter[
     return {
         "well_id": well_id,
         "state": state_of(reading, settings, now_us),
-        "last_reading": None if last_us is None else to_iso(last_us),
+        "last_reading": _iso(last_us),
         "age_s": None if last_us is None else (now_us - last_us) / SECOND_US,
         "alarms": standing.total(),
         "worst": next((severity for severity in WORST_FIRST if standing[severity]), None),
@@ -202,12 +202,16 @@ async def history(
     Raises:
         ValueError: there is no such well.
     """
+    notes: list[str] = []
     if every is not Every.RAW:
         period = period.snapped(HOUR_US if every is Every.HOURLY else DAY_US)
+        marked = await database.fetch(OLDEST_MARK_OF_WELL, period.since_us, period.until_us, name)
+        notes = _what_lacks(_now_us(), marked[0]["marked_us"])
     rows = await _newest_rows(database, name, period, every, channels, limit + 1)
-    notes = [await _why_nothing(database, name, period)] if not rows else []
+    if not rows:
+        notes.insert(0, await _why_nothing(database, name, period))
     if len(rows) > limit:
-        notes = [f"there is more: these are the newest {limit} rows; --limit and --since say how much"]
+        notes += [f"there is more: these are the newest {limit} rows; --limit and --since say how much"]
     return History(
         rows=rows[:limit][::-1],
         every=every,
@@ -242,7 +246,11 @@ async def _why_nothing(database: Database, name: str, period: Period) -> str:
     days = await _days_of_wells(database)
     _require(name, days)
     (newest,) = (await _last_readings(database, {name: days[name]})).values()
-    last = f"its newest reading is of {to_iso(newest['timestamp'])}" if newest else "retention has dropped its readings"
+    last = (
+        f"its newest reading is of {to_second(to_iso(newest['timestamp']))}"
+        if newest
+        else "retention has dropped its readings"
+    )
     return f"{name}: nothing from {period}; {last}"
 
 
@@ -283,13 +291,13 @@ async def summary(database: Database, patterns: Iterable[str], since_us: int) ->
         for name in _sorted(days, totals, filter(None, letters))
     ]
     ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK, period.since_us)]
-    notes = _what_lacks(now_us, now_us if marked_us is None else marked_us)
+    notes = _what_lacks(now_us, marked_us)
     return Answer(SUMMARY_COLUMNS, rows, _field(rows, letters.total(), period), notes)
 
 
-def _what_lacks(now_us: int, marked_us: int) -> list[str]:
-    """A note where rollups lack what came since `marked_us`."""
-    if now_us - marked_us <= FRESH_US:
+def _what_lacks(now_us: int, marked_us: int | None) -> list[str]:
+    """A note where rollups lack what came since `marked_us`; None: they lack nothing."""
+    if marked_us is None or now_us - marked_us <= FRESH_US:
         return []
     due = "; `esp-ingestd maintenance` is due" if now_us - marked_us > DUE_US else ""
     return [f"what came since {to_second(to_iso(marked_us))} is not all in yet{due}"]
@@ -349,18 +357,37 @@ async def standing_alarms(
     await _require_known(database, names, found)
     rows = [
         {
-            **{
-                name: row[name]
-                for name in ("severity", "well_id", "diagnosis", "state", "count", "message", "actions", "alarm_id")
-            },
-            "raised_at": to_iso(row["raised_at"]),
+            **row,
+            **{name: _iso(row[name]) for name in ("raised_at", "acknowledged_at", "shelved_until")},
             "age_s": (now_us - row["raised_at"]) / SECOND_US,
             "actions": json.loads(row["actions"] or "[]"),
+            "told": " ".join([row["message"], *_treated(row, now_us)]),
         }
         for row in found
     ]
     rows.sort(key=lambda row: (WORST_FIRST.index(row["severity"]), row["age_s"]))
-    return Answer(STANDING_COLUMNS, rows, f"alarms standing: {_worst_first(Counter(row['severity'] for row in rows))}")
+    told = f"alarms standing: {_worst_first(Counter(row['severity'] for row in rows))}"
+    nothing = f"no {_which(names, severity)} stands" + _since(" that was raised", since_us)
+    return Answer(STANDING_COLUMNS, rows, told if rows else nothing)
+
+
+def _which(names: Sequence[str], severity: str | None) -> str:
+    """What was asked for, in words: `critical alarm of WELL-001`."""
+    return (f"{severity} " if severity else "") + "alarm" + (f" of {', '.join(names)}" if names else "")
+
+
+def _since(what: str, since_us: int | None) -> str:
+    return "" if since_us is None else f"{what} since {to_second(to_iso(since_us))}"
+
+
+def _treated(alarm: Row, now_us: int) -> Iterator[str]:
+    """What people did about an alarm, in sentences."""
+    if alarm["acknowledged"]:
+        by, at_us = alarm["acknowledged_by"], alarm["acknowledged_at"]
+        yield f"Acknowledged by {by} {to_words(now_us - at_us)} ago." if at_us else "Acknowledged."
+    if alarm["shelved_until"]:
+        by = f" by {alarm['shelved_by']}" if alarm["shelved_by"] else ""
+        yield f"Shelved{by} until {to_second(to_iso(alarm['shelved_until']))}."
 
 
 async def alarm_history(
@@ -386,7 +413,7 @@ async def alarm_history(
         }
         for row in reversed(found[:limit])
     ]
-    headline = "" if rows else f"no alarm changed since {to_second(to_iso(since_us))}"
+    headline = "" if rows else f"no {_which(names, severity)} changed" + _since("", since_us)
     return Answer(TRANSITION_COLUMNS, rows, headline, notes)
 
 
@@ -395,6 +422,10 @@ async def alarm_history(
 
 def _now_us() -> int:
     return time.time_ns() // 1_000
+
+
+def _iso(at_us: int | None) -> str | None:
+    return None if at_us is None else to_iso(at_us)
 
 
 def _sorted(*names: Iterable[str]) -> list[str]:
@@ -476,13 +507,29 @@ TOTALS: Final = f"""
     FROM telemetry_{{every}} WHERE bucket >= $1 GROUP BY well_id
 """  # noqa: S608 - our own column names
 OLDEST_MARK: Final = "SELECT min(marked_at) FROM esp_rollup_marks WHERE bucket >= $1"
+OLDEST_MARK_OF_WELL: Final = """
+    SELECT min(marked_at) AS marked_us FROM esp_rollup_marks
+    WHERE bucket >= $1 AND bucket < $2 AND (well_ids IS NULL OR $3 = ANY (well_ids))
+"""
 LETTERS_BY_TOPIC: Final = "SELECT topic, count(*) AS count FROM dead_letters WHERE received_at >= $1 GROUP BY topic"
 STANDING_BY_WELL: Final = "SELECT well_id, severity, count(*) AS count FROM active_alarms GROUP BY well_id, severity"
-STANDING: Final = """
-    SELECT well_id, severity, diagnosis, state, raised_at, count, message, actions, alarm_id FROM active_alarms
-    WHERE ($1::text[] IS NULL OR well_id = ANY ($1)) AND ($2::text IS NULL OR severity = $2)
-        AND ($3::timestamptz IS NULL OR raised_at >= $3)
+# Who treated an alarm: the newest command of that kind, as long as it holds; one look into an index an alarm.
+_TREATED: Final = """
+    LEFT JOIN LATERAL (
+        SELECT "by", received_at FROM alarm_commands
+        WHERE well_id = alarm.well_id AND alarm_id = alarm.alarm_id AND command = '{command}'
+        ORDER BY received_at DESC LIMIT 1
+    ) AS {name} ON {holds}
 """
+STANDING: Final = f"""
+    SELECT alarm.well_id, severity, diagnosis, state, raised_at, count, message, actions, alarm.alarm_id, acknowledged,
+        acked."by" AS acknowledged_by, acked.received_at AS acknowledged_at, shelved."by" AS shelved_by, shelved_until
+    FROM active_alarms AS alarm
+    {_TREATED.format(name="acked", command="acknowledge", holds="acknowledged")}
+    {_TREATED.format(name="shelved", command="shelve", holds="shelved_until IS NOT NULL")}
+    WHERE ($1::text[] IS NULL OR alarm.well_id = ANY ($1)) AND ($2::text IS NULL OR severity = $2)
+        AND ($3::timestamptz IS NULL OR raised_at >= $3)
+"""  # noqa: S608 - our own names
 _TRANSITIONS: Final = """
     SELECT "timestamp", well_id, severity, diagnosis, transition, state, event ->> 'reason' AS reason,
         event ->> 'message' AS message, alarm_id, event_id

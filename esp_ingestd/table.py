@@ -40,13 +40,24 @@ class Column:
     only_in_table: bool = False
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column | str], form: Format) -> list[str]:
+def show_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column | str], form: Format, nothing: str = ""
+) -> list[str]:
     """Show rows, each with these columns; JSON is one array, a row a line.
+
+    Args:
+        rows: what to show.
+        columns: in their order.
+        form: how.
+        nothing: what people are told in place of a table without rows.
 
     Returns:
         The names of the columns that a table had no room for.
     """
     every = [each if isinstance(each, Column) else Column(each) for each in columns]
+    if form is Format.TABLE and not rows:
+        sys.stdout.write(f"{nothing}\n" if nothing else "")
+        return []
     if form is Format.TABLE:
         return _show_table(rows, [column for column in every if column.in_table])
     names = [column.name for column in every if not column.only_in_table]
@@ -120,7 +131,7 @@ def _cell(value: Any, show: Callable[[Any], str] | None) -> str:  # noqa: ANN401
 def _to_text(value: object) -> str:
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)
 
 
 def _printable(text: str) -> str:

@@ -22,6 +22,7 @@ from esp_ingestd.answer import Period, channel_columns
 from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason, Rejection
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
 from esp_ingestd.core.well import WellSettings
@@ -383,6 +384,68 @@ async def test_standing_alarms_worst_first(asked: Database) -> None:
     assert (await queries.standing_alarms(asked, ["WELL-002"], None, None)).rows == []
 
 
+async def test_standing_alarms_say_who_treated_them_and_until_when(store: Database, asked: Database) -> None:
+    """The newest command of its kind, as long as it holds: who acknowledged what then grew worse is no more named."""
+    until_us = NOW + HOUR_US
+    told = [
+        event("WELL-001", 300, state="acknowledged", acknowledged=True, seq=5),
+        event("WELL-002", 600, diagnosis="OVERLOAD", state="shelved", shelved_until_us=until_us, seq=5),
+        event("WELL-003", 90_000, diagnosis="COMM_LOSS", severity="medium", seq=5),
+    ]
+
+    def command(of: AlarmEvent, word: str, by: str, ago_s: int) -> CommandRecord:
+        return CommandRecord(
+            command_id=f"{of.alarm_id}-{word}-{by}",
+            received_us=NOW - ago_s * SECOND_US,
+            well_id=of.well_id,
+            alarm_id=of.alarm_id,
+            command=word,
+            by=by,
+            comment="",
+            duration_s=0.0,
+        )
+
+    commands = [
+        *(command(told[0], "acknowledge", by, ago_s) for by, ago_s in (("ann", 500), ("bob", 120))),
+        command(told[0], "shelve", "eve", 50),
+        command(told[1], "shelve", "cal", 60),
+        command(told[2], "acknowledge", "dan", 60),
+    ]
+    await store.write(Batch(events=told, commands=commands))
+    rows = {row["diagnosis"]: row for row in (await queries.standing_alarms(asked, (), None, None)).rows}
+    names = ("acknowledged", "acknowledged_by", "acknowledged_at", "shelved_by", "shelved_until")
+    assert [rows["STALL"][name] for name in names] == [True, "bob", to_iso(NOW - 120 * SECOND_US), None, None]
+    assert [rows["OVERLOAD"][name] for name in names] == [False, None, None, "cal", to_iso(until_us)]
+    assert [rows["COMM_LOSS"][name] for name in names] == [False, None, None, None, None]
+    assert re.fullmatch(r"it stands Acknowledged by bob \d+ min( ago)\.", rows["STALL"]["told"])
+    assert rows["OVERLOAD"]["told"] == f"it stands Shelved by cal until {to_iso(until_us)[:19]}Z."
+    assert rows["COMM_LOSS"]["told"] == "it stands"
+
+
+async def test_no_alarm_is_a_sentence_that_says_what_was_asked(asked: Database) -> None:
+    of_one = await queries.standing_alarms(asked, ["WELL-002"], "critical", NOW)
+    assert of_one.headline == f"no critical alarm of WELL-002 stands that was raised since {to_iso(NOW)[:19]}Z"
+    assert (await queries.standing_alarms(asked, ["WELL-002"], None, None)).headline == "no alarm of WELL-002 stands"
+    changed = await queries.alarm_history(asked, ["WELL-004"], "high", NOW - DAY_US, 10)
+    assert changed.headline == f"no high alarm of WELL-004 changed since {to_iso(NOW - DAY_US)[:19]}Z"
+
+
+async def test_hourly_history_says_what_it_lacks(asked: Database, migrated: FreshDatabase) -> None:
+    period = Period(since_us=NOW - DAY_US, until_us=NOW)
+
+    async def notes() -> list[str]:
+        return list((await queries.history(asked, Wells(), "WELL-001", period, Every.HOURLY, ["pip"], 10)).notes)
+
+    (nothing,) = await notes()
+    assert nothing.startswith("WELL-001: nothing from")
+    connection = await asyncpg.connect(migrated.dsn)
+    await connection.execute("UPDATE esp_rollup_marks SET marked_at = '2026-01-02 03:04:05Z'")
+    await connection.close()
+    assert (await notes())[
+        1
+    ] == "what came since 2026-01-02T03:04:05Z is not all in yet; `esp-ingestd maintenance` is due"
+
+
 async def test_alarm_history_oldest_first(asked: Database) -> None:
     answer = await queries.alarm_history(asked, (), None, NOW - DAY_US, 10)
     assert [(row["well_id"], row["diagnosis"], row["transition"], row["reason"]) for row in answer.rows] == [
@@ -405,6 +468,9 @@ async def test_alarm_history_oldest_first(asked: Database) -> None:
 # ---------------------------------------------------------------------------------------------------- the program
 
 
+MOMENTS = {"timestamp", "last_reading", "raised_at", "acknowledged_at", "shelved_until"}
+
+
 @pytest.mark.best_edition
 @pytest.mark.usefixtures("store")
 async def test_every_format_says_the_same(run: Run) -> None:
@@ -421,7 +487,7 @@ async def test_every_format_says_the_same(run: Run) -> None:
             assert question[0] == "history" or row["well_id"] in as_table, question
             for name, value in row.items():
                 moment = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", texts[name])
-                assert (moment is None) == (name not in {"timestamp", "last_reading", "raised_at"}) or value is None
+                assert (moment is None) == (name not in MOMENTS) or value is None
                 if name.endswith("age_s") or value is None:
                     continue  # it grows
                 is_text = isinstance(value, str)
@@ -532,7 +598,12 @@ FILL = f"""
     FROM generate_series(1, 8000) AS number;
     INSERT INTO alarm_states (well_id, diagnosis, alarm_id, state, severity, raised_at, "timestamp", event)
     SELECT 'WELL-' || well, 'D' || number, 'alarm', CASE number WHEN 1 THEN 'active' ELSE 'cleared' END, 'high', now(),
-        now(), '{{"message": "it stands"}}' FROM generate_series(1, {WELLS}) AS well, generate_series(1, 200) AS number;
+        now(), '{{"message": "it stands", "acknowledged": true, "shelved_until": "2100-01-01T00:00:00Z"}}'
+    FROM generate_series(1, {WELLS}) AS well, generate_series(1, 200) AS number;
+    INSERT INTO alarm_commands (command_id, received_at, well_id, alarm_id, command, "by", comment, duration_s)
+    SELECT 'command-' || number, now() - number * interval '1 min', 'WELL-' || number % {WELLS} + 1, 'alarm',
+        CASE number / {WELLS} % 2 WHEN 0 THEN 'acknowledge' ELSE 'shelve' END, 'ann', '', 0
+    FROM generate_series(1, 8000) AS number;
     INSERT INTO dead_letters (first_received_at, received_at, topic, payload, reason, detail, fingerprint)
     SELECT now(), now() - number * interval '5 min', 'esp/W/telemetry', 'x', 'not_json', '{{}}',
         sha256(number::text::bytea)
@@ -577,9 +648,10 @@ PLANS: dict[str, tuple[str, tuple[object, ...], int, int]] = {
     "the newest of a month raw": (RAW, ("WELL-7", MONTH_AGO, NOW, 50), 50, DAYS + 1),
     "a month hourly": (HOURLY, ("WELL-7", MONTH_AGO, NOW, 1000), 24 * DAYS + 1, 0),
     "totals of a day": (queries.TOTALS.format(every="hourly"), (DAY_AGO,), 25 * WELLS, 0),
+    "what an hourly history lacks": (queries.OLDEST_MARK_OF_WELL, (DAY_AGO, NOW, "WELL-7"), 200, 0),
     "letters of a day": (queries.LETTERS_BY_TOPIC, (DAY_AGO,), 288, 0),
     "alarms by well": (queries.STANDING_BY_WELL, (), WELLS, 0),
-    "standing alarms": (queries.STANDING, (None, None, None), WELLS, 0),
+    "standing alarms": (queries.STANDING, (None, None, None), 4 * WELLS, 0),
     "transitions of a day": (queries.TRANSITIONS, (DAY_AGO, None, 1000), 288, 0),
     "the newest transitions": (queries.TRANSITIONS, (MONTH_AGO, None, 10), 10, 0),
     "transitions of a well": (queries.TRANSITIONS_OF_WELLS, (MONTH_AGO, None, 1000, ["WELL-7"]), 500, 0),

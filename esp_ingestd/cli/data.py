@@ -119,7 +119,7 @@ def list_archive(
         rows, away = asyncio.run(list_days(settings, url or settings.archive.url))
     except ArchiveError as error:
         refuse(str(error))
-    show_rows(rows, COLUMNS, form)
+    show_rows(rows, COLUMNS, form, nothing="" if away else "no days, neither archived nor in the database")
     if away:
         refuse(away)
 

@@ -47,7 +47,7 @@ def list_dead_letters(
     from esp_ingestd.table import show_rows
 
     which = _to_filter([], reason, topic, since)
-    show_rows(asyncio.run(list_letters(load(config), which, limit)), SHOWN, form)
+    show_rows(asyncio.run(list_letters(load(config), which, limit)), SHOWN, form, nothing="no dead letters")
 
 
 @letters.command("show")

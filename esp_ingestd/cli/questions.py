@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esp_ingestd.config import Settings
     from esp_ingestd.database import Database
 
+FEW = 3  # columns, that are named where there is no room for them
 MOST_ROWS = 100_000  # of a history at once: a day at a reading a second
 T = TypeVar("T")
 WellsArgument = Annotated[list[str] | None, typer.Argument(metavar="WELL", help="Only these. Default: all.")]
@@ -177,7 +178,8 @@ def _show(answer: "Answer", form: Format, *, chosen: str = "") -> None:
         typer.echo(answer.headline)
     _note(answer.notes)
     if left_out:
-        _note([f"no room for {len(left_out)} more columns: {chosen}--format csv has all"])
+        which = f": {', '.join(left_out)}" if len(left_out) <= FEW else f" {len(left_out)} more columns"
+        _note([f"no room for{which}; {chosen}--format csv has all"])
 
 
 def _note(notes: "Sequence[str]") -> None:
