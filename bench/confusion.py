@@ -2,7 +2,8 @@
 
 python bench/confusion.py [--model bench|field] [--wells N] [--seed TEXT] [CAUSE ...]
 
-Prints two tables in Markdown: what was told of each cause, and what was told of wells with nothing wrong.
+Prints tables in Markdown: what was told of each cause, which of the opposites was ever told of which, and what was
+told of wells with nothing wrong.
 """
 
 import argparse
@@ -22,6 +23,14 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 
+OPPOSITES = {
+    "gas lock": "GAS_LOCK",
+    "pump-off": "PUMP_OFF",
+    "broken shaft": "BROKEN_SHAFT",
+    "closed choke": "DEADHEAD",
+    "planned stop": "TRIP",
+}
+"""Causes that must never be taken for each other, and the name of each; a planned stop has none, TRIP least of all."""
 TREE = Path(__file__).parents[1] / "config" / "decision_tree.toml"
 
 
@@ -39,6 +48,8 @@ class Outcome:
     first_h: float = math.nan
     """Hours from the onset to the first name."""
     first: str = "-"
+    event: AlarmEvent | None = None
+    """That of the first name."""
     allowed_h: float = math.inf
     healthy_days: float = 0.0
 
@@ -77,7 +88,7 @@ def _tell(result: Outcome, event: AlarmEvent, since_h: float) -> None:
         return
     result.told.append(event.diagnosis)
     if result.first == "-":
-        result.first, result.first_h = event.diagnosis, since_h
+        result.first, result.first_h, result.event = event.diagnosis, since_h, event
     if event.diagnosis in cause.right and math.isnan(result.right_h):
         result.right_h = since_h
 
@@ -109,6 +120,20 @@ def _listed(names: Counter[str]) -> str:
 def healthy_row(label: str, days: float, names: Sequence[str]) -> str:
     """One line of the table of false alarms."""
     return f"| {label} | {days:.0f} | {len(names)} | {30 * len(names) / days:.2f} | {_listed(Counter(names))} |"
+
+
+def opposites_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Of how many wells with one of the opposites each name of theirs was told at all; no lines for none."""
+    of = {name: [o for o in outcomes if o.life.cause is CAUSES[name]] for name in OPPOSITES}
+    rows = [
+        f"| {name} | {len(lives)} | "
+        + " | ".join(f"{sum(told in (*o.early, *o.told) for o in lives) or ''}" for told in OPPOSITES.values())
+        + " |"
+        for name, lives in of.items()
+        if lives
+    ]
+    head = f"\n| opposites | wells | {' | '.join(OPPOSITES.values())} |\n|{' --- |' * (2 + len(OPPOSITES))}"
+    return [head, *rows] if rows else []
 
 
 def live(tree: Tree, model: str, causes: Sequence[str], wells: int, seed: str) -> Iterator[tuple[str, list[Outcome]]]:
@@ -148,6 +173,7 @@ def main() -> None:
         total = len(ill)
         found, named = sum(o.in_time for o in ill), sum(o.first in o.life.cause.right for o in ill)
         print(f"| all | {total} | | {found} ({found / total:.0%}) | {named} ({named / total:.0%}) | | | | |")
+    print("\n".join(opposites_table(all_outcomes)))
     print("\n| healthy life | well-days | alarms | in 30 days | told |\n| --- | --- | --- | --- | --- |")
     print("\n".join(healthy))
 

@@ -22,6 +22,29 @@ NAMED = [
     if cause.right and enters is not None and name not in OTHERS and (model == "field" or name not in DAYS)
 ]
 
+FIRST_EVENT = {
+    "BROKEN_SHAFT": ("production", "critical", {"current_ratio", "current_step", "current_cv_after"}),
+    "DEADHEAD": ("production", "critical", {"current_ratio", "pip_ratio"}),
+    "PUMP_OFF": ("production", "high", {"pip_ratio", "current_ratio"}),
+    "REVERSE_ROTATION": ("production", "high", {"healthy_run", "current_ratio", "current_cv"}),
+    "GAS_LOCK": ("production", "high", {"current_ratio", "pip_ratio", "current_cv_usual"}),
+    "NO_FLOW": ("production", "high", {"flow_ratio"}),
+    "SOLIDS": ("degradation", "high", {"current_mean", "vibration_mean", "current_cv"}),
+    "GAS_INTERFERENCE": ("degradation", "medium", {"current_cv_usual"}),
+    "TUBING_LEAK": ("degradation", "medium", {"flow_mean", "current_hour", "pip_mean"}),
+    "FLOWLINE_RESTRICTION": ("degradation", "medium", {"current_hour", "pip_hour"}),
+    "INTAKE_RESTRICTION": ("degradation", "medium", {"pip_hour", "current_hour", "healthy_run"}),
+    "SCALE": ("degradation", "medium", {"current_reference"}),
+    "PUMP_WEAR": ("degradation", "medium", {"current_reference", "current_cv"}),
+    "LOW_FLOW": ("degradation", "low", {"flow_mean"}),
+    "UNCLASSIFIED": ("degradation", "low", set[str]()),
+    "OVERLOAD": ("protection", "high or critical", {"load"}),
+    "MOTOR_OVERTEMP": ("protection", "high", set[str]()),
+    "ELECTRICAL_FAULT": ("protection", "high or critical", set[str]()),
+}
+"""Of the first event of each diagnosis: group, severity, and what it must have looked at. What grows quickly may have
+become critical between two readings."""
+
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
@@ -36,6 +59,22 @@ def lived(tree: Tree, model: str, cause: str, number: int) -> Outcome:
 def test_a_cause_gets_its_name_first_and_in_time(tree: Tree, model: str, cause: str) -> None:
     life = lived(tree, model, cause, 4)
     assert (life.first in CAUSES[cause].right, life.in_time) == (True, True), (life.told, life.right_h, life.allowed_h)
+    event = life.event
+    assert event is not None
+    group, severity, seen = FIRST_EVENT[life.first]
+    assert (event.transition, event.state, event.role) == ("raised", "active", "primary")
+    assert (event.group, event.severity in severity) == (group, True)
+    assert seen <= event.evidence.keys()
+    assert event.timestamp_us == event.raised_at_us
+    diagnosis = next(each for each in tree.diagnoses if each.name == life.first)
+    assert (event.category, event.actions, event.resolution_time) == (
+        diagnosis.category,
+        diagnosis.actions,
+        diagnosis.resolution_time,
+    )
+    assert any(question.ask in event.path[-1] for question in diagnosis.questions)
+    assert event.message
+    assert "{" not in event.message
 
 
 @pytest.mark.parametrize(
