@@ -230,6 +230,19 @@ def test_late_readings_are_not_read(run: Run) -> None:
     assert not run.then(600)
 
 
+def test_late_readings_between_others_change_neither_delay_nor_alarm(run: Run) -> None:
+    """I9: with and without them the same events, ids and evidence, from the delay to the end of the alarm."""
+    alone = Run()
+    alone.then(3600)
+    for amperes, for_s in ((120, 90), (130, 90), (100, 600)):
+        for _ in range(0, for_s, 10):
+            alone.then(10, motor_current=amperes)
+            run.then(10, motor_current=amperes)
+            assert not run.diagnostician.observe(reading(run.at_s - 25, motor_current=300, flow_rate=0))
+    assert [event.transition for event in alone.events] == ["raised", "escalated", "cleared"]
+    assert run.events == alone.events
+
+
 def test_a_clock_that_runs_ahead_is_set_to_the_time_of_arrival(run: Run) -> None:
     ahead = reading(run.at_s)
     told_of = run.diagnostician.observe(ahead._replace(timestamp_us=ahead.timestamp_us + 80_000 * SECOND_US))

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.database import migrate
+from esp_ingestd.service import _unending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +214,11 @@ async def test_a_task_that_ends_unexpectedly_ends_the_process(tmp_path: Path) ->
         del os.environ["WATCHDOG_USEC"]
     assert await daemon.ended() == 1
     assert "no number" in daemon.log.read_text()
+
+
+async def test_a_task_that_just_returns_is_a_fault_too() -> None:
+    with pytest.raises(RuntimeError, match="task told ended by itself"):
+        await _unending("told", asyncio.sleep(0))
 
 
 # ------------------------------------------------------------------------------------------------------ bad input
