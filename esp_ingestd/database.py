@@ -52,7 +52,9 @@ from esp_ingestd.rollup import (
     TAKE_MARKS,
     Mark,
     marks_of,
+    stale_with,
 )
+from esp_ingestd.rows import HEAD, POSTGRES_EPOCH_US, TAIL, CopyRows
 from esp_ingestd.shipped import shipped
 
 if TYPE_CHECKING:
@@ -62,7 +64,6 @@ Session: TypeAlias = "Connection[Any]"
 COLUMNS: Final = ("well_id", "timestamp", *CHANNEL_NAMES, "extra", "bad_channels", "received_at")
 EPOCH_US: Final = 0
 FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
-POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, where PostgreSQL's timestamps begin
 MIGRATION_LOCK: Final = 0x65737031  # any constant of our own: "esp1"
 READ_ROWS: Final = 5_000  # of history, at once
 READ_TIMEOUT_S: Final = 300.0  # for one block of it: its first one waits for a sort
@@ -300,12 +301,15 @@ class Database:
 
     async def _set_apart_compressed(self, readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
         """What belongs to no compressed day, and what does, a well's together."""
-        if not readings or min(map(itemgetter(1), readings)) >= readings[-1].received_us - LATE_US:
+        if not readings or _earliest_us(readings) >= _arrived_us(readings) - LATE_US:
             return readings, ()
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection:
             if self.edition is not Edition.COMMUNITY:
                 return readings, ()
             until_us = await connection.fetchval(_COMPRESSED_UNTIL) or EPOCH_US
+        if _earliest_us(readings) >= until_us:
+            return readings, ()
+        readings = list(readings)
         late = sorted((reading for reading in readings if reading[1] < until_us), key=lambda reading: reading[:2])
         return [reading for reading in readings if reading[1] >= until_us], late
 
@@ -313,7 +317,7 @@ class Database:
         async with self._using(timeout_s=self._settings.write_timeout_s) as connection, connection.transaction():
             await connection.execute(_CREATE_INCOMING)
             await self._write_dividing(connection, readings, outcome, insert=_INSERT_ABSENT)
-            await connection.executemany(_INSERT_MARK, marks_of(Batch(readings=list(readings))))
+            await connection.executemany(_INSERT_MARK, marks_of(stale_with(readings), ()))
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note when the broker accepted these events.
@@ -598,7 +602,10 @@ class Database:
         return connection
 
     async def _copy(self, connection: "Connection[Any]", table: str, readings: Sequence[Reading]) -> None:
-        if readings:
+        if isinstance(readings, CopyRows):
+            stream: Any = memoryview(b"".join((HEAD, readings.data, TAIL)))  # as bytes it would be a file's name
+            await connection.copy_to_table(table, source=stream, columns=COLUMNS, format="binary")
+        elif readings:
             await connection.copy_records_to_table(table, records=readings, columns=COLUMNS)
 
     async def _write_dividing(
@@ -650,7 +657,9 @@ class Database:
             *[f"alarm state: {why}" for why in await self._write_each(connection, _UPSERT_ALARM, alarm_rows)],
             *[f"command: {why}" for why in await self._write_each(connection, _INSERT_COMMAND, command_rows)],
         ]
-        if marks := list(marks_of(batch)):
+        readings = batch.readings
+        stale = readings.stale if isinstance(readings, CopyRows) else stale_with(readings)
+        if marks := list(marks_of(stale, batch.events)):
             await connection.executemany(_INSERT_MARK, marks)
         return unkept
 
@@ -823,6 +832,14 @@ async def _all_wells(connection: "Connection[Any]") -> list[str]:
 def _to_reading(row: Sequence[Any]) -> Reading:
     reading = Reading._make(row)
     return reading if reading.bad_channels is None else reading._replace(bad_channels=tuple(reading.bad_channels))
+
+
+def _earliest_us(readings: Sequence[Reading]) -> int:
+    return readings.earliest_us if isinstance(readings, CopyRows) else min(map(itemgetter(1), readings))
+
+
+def _arrived_us(readings: Sequence[Reading]) -> int:
+    return readings.arrived_us if isinstance(readings, CopyRows) else readings[-1].received_us
 
 
 def _encode_us(microseconds: int) -> tuple[int]:

@@ -10,11 +10,11 @@ Rules:
     4. What is named in `bad_channels` does not count.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
 
 HOUR_US: Final = 3600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
@@ -32,26 +32,38 @@ class Mark(NamedTuple):
     well_ids: list[str] | None
 
 
-def marks_of(batch: Batch) -> Iterator[Mark]:
-    """What of the rollups a batch makes stale.
+class Stale(NamedTuple):
+    """What of the rollups readings make stale, in whole hours since 1970 UTC."""
+
+    hours: frozenset[int] = frozenset()
+    """For every well."""
+    of_wells: frozenset[tuple[int, str]] = frozenset()
+    """For these wells."""
+
+
+def stale_with(readings: Sequence[Reading]) -> Stale:
+    """What these readings make stale.
 
     Of the hours that readings on time fall into, every well: naming each would cost more than counting all. Of older
     ones, which are late readings or history, only the wells that got something.
     """
-    readings = batch.readings
     on_time_us = readings[-1].received_us - ON_TIME_US if readings else 0
     hours = {reading[1] // HOUR_US for reading in readings}
     whole = {hour for hour in hours if (hour + 1) * HOUR_US > on_time_us}
-    single = {(event.timestamp_us // HOUR_US, event.well_id) for event in batch.events}
-    if len(whole) < len(hours):
-        # What a reading says of the pump holds for half an hour, maybe into the next hour.
-        halves = {(reading[1] // LONGEST_US, reading[0]) for reading in readings}
-        both = ((hour, well_id) for half, well_id in halves for hour in (half // 2, (half + 1) // 2))
-        single |= {each for each in both if each[0] not in whole}
+    if len(whole) == len(hours):
+        return Stale(frozenset(whole))
+    # What a reading says of the pump holds for half an hour, maybe into the next hour.
+    halves = {(reading[1] // LONGEST_US, reading[0]) for reading in readings}
+    both = ((hour, well_id) for half, well_id in halves for hour in (half // 2, (half + 1) // 2))
+    return Stale(frozenset(whole), frozenset(each for each in both if each[0] not in whole))
+
+
+def marks_of(stale: Stale, events: Iterable[AlarmEvent]) -> Iterator[Mark]:
+    """The marks that go into the database with readings and alarm events."""
     wells: dict[int, list[str]] = {}
-    for hour, well_id in single:
+    for hour, well_id in stale.of_wells | {(event.timestamp_us // HOUR_US, event.well_id) for event in events}:
         wells.setdefault(hour, []).append(well_id)
-    yield from (Mark(hour * HOUR_US, None) for hour in whole)
+    yield from (Mark(hour * HOUR_US, None) for hour in stale.hours)
     yield from (Mark(hour * HOUR_US, well_ids) for hour, well_ids in wells.items())
 
 

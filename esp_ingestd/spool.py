@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import structlog
 from pydantic_core import from_json, to_json
@@ -33,10 +33,14 @@ from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
+from esp_ingestd.rollup import Stale
+from esp_ingestd.rows import CopyRows
 from esp_ingestd.sqlite import SqliteFile
 
 FILE_NAME: Final = "spool.sqlite"
-FORMAT: Final = 1
+FORMAT: Final = b"\x02"
+JSON_FORMAT: Final = b"{"  # how a batch begins that an earlier version wrote, with its readings among the rest
+LAST: Final = 2**63 - 1  # the greatest number of a batch
 RESERVE_BYTES: Final = 65_536  # of max_bytes, for SQLite's own pages
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -48,7 +52,7 @@ _SCHEMA: Final = """
         events INTEGER NOT NULL,      -- how many
         oldest_us INTEGER NOT NULL,   -- when the first of them arrived, microseconds since 1970 UTC
         checksum INTEGER NOT NULL,    -- CRC-32 of content
-        content BLOB NOT NULL         -- the batch, JSON, zlib
+        content BLOB NOT NULL         -- the batch, zlib: FORMAT, length of JSON (4 bytes), JSON, rows of a binary COPY
     );
     CREATE TABLE IF NOT EXISTS published (
         event_id TEXT PRIMARY KEY,    -- of an event in batches that the broker has accepted
@@ -83,6 +87,7 @@ class Spool:
         self._settings = settings
         self._file = SqliteFile(settings.directory / FILE_NAME, _SCHEMA)
         self._lock_file: IO[str] | None = None
+        self._status = Status(0, 0, 0, None)  # as of the last change; in the file's thread
         self.status = Status(0, 0, 0, None)
         self.damaged_batches = 0
         """How many could not be read since the start, and were set aside."""
@@ -96,7 +101,7 @@ class Spool:
             Unavailable: the directory cannot be used, or another daemon uses it.
         """
         recovered = await self._file.run(self._open)
-        await self._look()
+        self._look()
         return recovered
 
     async def append(self, batch: Batch) -> int:
@@ -110,20 +115,19 @@ class Spool:
         content = await self._file.run(_encode, batch)
         oldest_us = batch.readings[0].received_us if batch.readings else batch.opened_us
         number = await self._file.run(self._insert, len(batch.readings), len(batch.events), oldest_us, content)
-        await self._look()
+        self._look()
         return number
 
     async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
         """The oldest batches as one of at most about `max_rows` rows, and the number to `remove` it by."""
         found = await self._file.run(self._read_oldest, max_rows)
-        if found is None:
-            await self._look()  # damage may have taken the last: nobody is to ask for ever
+        self._look()  # damage may have taken some, or the last: nobody is to ask for ever
         return found
 
     async def remove(self, upto: int) -> None:
         """Forget the batches up to this number: the database has them."""
         await self._file.run(self._delete, upto)
-        await self._look()
+        self._look()
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         """Note that the broker accepted these events."""
@@ -135,8 +139,8 @@ class Spool:
         if self._lock_file is not None:
             self._lock_file.close()
 
-    async def _look(self) -> None:
-        self.status = await self._file.run(self._read_status)
+    def _look(self) -> None:
+        self.status = self._status
         if self.status.batches:
             self.filled.set()
         else:
@@ -160,8 +164,8 @@ class Spool:
         published = {row[0] for row in connection.execute("SELECT event_id FROM published")}
         with_events = connection.execute("SELECT seq, checksum, content FROM batches WHERE events > 0 ORDER BY seq")
         events = [event for row in with_events for event in _decode(*row).events]
-        readings = connection.execute("SELECT coalesce(sum(readings), 0) FROM batches").fetchone()[0]
-        return Recovered(readings, [event for event in events if event.event_id not in published])
+        self._status = _count(connection)._replace(size_bytes=self._size_bytes())
+        return Recovered(self._status.readings, [event for event in events if event.event_id not in published])
 
     def _set_aside(self, why: str) -> None:
         """Keep the damaged file for people, and what can be read of it for the database."""
@@ -175,6 +179,7 @@ class Spool:
             else:
                 damaged += 1
         connection.commit()
+        self._status = _count(connection)._replace(size_bytes=self._size_bytes())
         self.damaged_batches += damaged
         _log.error("spool was damaged", why=why, batches_kept=kept, batches_damaged=damaged, set_aside=str(aside))
 
@@ -184,6 +189,9 @@ class Spool:
             raise sqlite3.OperationalError(f"full: spool.max_bytes = {self._settings.max_bytes} is reached")
         with connection:
             inserted = connection.execute(_INSERT, (readings, events, oldest_us, zlib.crc32(content), content))
+        # Counting all that is there, each time, is what a long outage would be slow by.
+        batches, before, _, first_us = self._status
+        self._status = Status(batches + 1, before + readings, self._size_bytes(), first_us if batches else oldest_us)
         return inserted.lastrowid or 0
 
     def _read_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
@@ -194,16 +202,19 @@ class Spool:
             return self._merge_oldest(max_rows)
 
     def _merge_oldest(self, max_rows: int) -> tuple[Batch, int] | None:
-        merged, last = Batch(), 0
+        batches: list[Batch] = []
+        count = last = 0
         rows = self._file.connection.execute("SELECT seq, readings, checksum, content FROM batches ORDER BY seq")
         with closing(rows):
             for seq, readings, checksum, content in rows:
-                if last and len(merged.readings) + readings > max_rows:
+                if last and count + readings > max_rows:
                     break
-                _merge(merged, _decode(seq, checksum, content))
+                batches.append(_decode(seq, checksum, content))
+                count += readings
                 last = seq
         if not last:
             return None
+        merged = _merge(batches)
         for event in merged.events:
             found = self._file.connection.execute(
                 "SELECT at_us FROM published WHERE event_id = ?", (event.event_id,)
@@ -214,11 +225,18 @@ class Spool:
 
     def _delete(self, upto: int) -> None:
         connection = self._file.connection
+        gone = _count(connection, upto)
         with connection:
             connection.execute("DELETE FROM batches WHERE seq <= ?", (upto,))
-            if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+            left = connection.execute("SELECT oldest_us FROM batches ORDER BY seq LIMIT 1").fetchone()
+            if not left:
                 connection.execute("DELETE FROM published")
-        if not connection.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+        if left:
+            batches, readings, *_ = self._status
+            size_bytes = self._size_bytes()
+            self._status = Status(batches - gone.batches, readings - gone.readings, size_bytes, left[0])
+        else:
+            self._status = Status(0, 0, 0, None)
             # An outage is over: give the disk back. What keeps us from it is no reason to send anything again.
             with suppress(sqlite3.DatabaseError):
                 connection.execute("VACUUM")
@@ -229,12 +247,6 @@ class Spool:
             connection.executemany(
                 "INSERT OR IGNORE INTO published VALUES (?, ?)", [(each, at_us) for each in event_ids]
             )
-
-    def _read_status(self) -> Status:
-        row = self._file.connection.execute(
-            "SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches"
-        ).fetchone()
-        return Status(row[0], row[1], self._size_bytes() if row[0] else 0, row[2])
 
     def _size_bytes(self) -> int:
         used = self._file.connection.execute(
@@ -253,15 +265,19 @@ def read_status(settings: SpoolSettings) -> Status:
     path = settings.directory / FILE_NAME
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            row = connection.execute(
-                "SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches"
-            ).fetchone()
-            return Status(row[0], row[1], path.stat().st_size, row[2])
+            return _count(connection)._replace(size_bytes=path.stat().st_size)
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"spool {path}: {error}", kind="spool") from error
 
 
 _INSERT: Final = "INSERT INTO batches (readings, events, oldest_us, checksum, content) VALUES (?, ?, ?, ?, ?)"
+
+
+def _count(connection: sqlite3.Connection, upto: int = LAST) -> Status:
+    """What is there, up to this number; without its size."""
+    query = "SELECT count(*), coalesce(sum(readings), 0), min(oldest_us) FROM batches WHERE seq <= ?"
+    batches, readings, oldest_us = connection.execute(query, (upto,)).fetchone()
+    return Status(batches, readings, 0, oldest_us)
 
 
 def _lock(directory: Path) -> IO[str]:
@@ -287,23 +303,23 @@ def _salvage(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
 
 
 def _encode(batch: Batch) -> bytes:
+    rows = CopyRows.of(batch.readings) if batch.readings else None
     document = {
-        "format": FORMAT,
-        "readings": batch.readings,
+        "rows": rows and (rows.rows, rows.earliest_us, rows.arrived_us, rows.stale),
         "dead_letters": [
             {**asdict(each), "payload": base64.b64encode(each.payload).decode()} for each in batch.dead_letters.values()
         ],
         "events": [asdict(event) for event in batch.events],
         "commands": [asdict(command) for command in batch.commands],
     }
-    return zlib.compress(to_json(document), 1)
+    head = to_json(document)
+    return zlib.compress(b"".join((FORMAT, len(head).to_bytes(4, "big"), head, rows.data if rows else b"")), 1)
 
 
 def _decode(seq: int, checksum: int, content: bytes) -> Batch:
     if zlib.crc32(content) != checksum:
         raise sqlite3.DatabaseError(f"batch {seq} fails its checksum")
-    document = from_json(zlib.decompress(content))
-    readings = [Reading._make(each) for each in document["readings"]]
+    document, readings = _take_apart(zlib.decompress(content))
     letters = [
         DeadLetter(**{**each, "payload": base64.b64decode(each["payload"]), "reason": Reason(each["reason"])})
         for each in document["dead_letters"]
@@ -315,13 +331,32 @@ def _decode(seq: int, checksum: int, content: bytes) -> Batch:
     return Batch(readings=readings, dead_letters=by_fingerprint, events=events, commands=commands)
 
 
-def _merge(into: Batch, batch: Batch) -> None:
-    into.readings += batch.readings
-    into.events += batch.events
-    into.commands += batch.commands
-    for key, letter in batch.dead_letters.items():
-        if same := into.dead_letters.get(key):
-            same.times += letter.times
-            same.received_us = letter.received_us
-        else:
-            into.dead_letters[key] = letter
+def _take_apart(content: bytes) -> tuple[dict[str, Any], Sequence[Reading]]:
+    """What goes with the readings, and these."""
+    if content.startswith(JSON_FORMAT):
+        document = from_json(content)
+        readings = [Reading._make(each) for each in document["readings"]]
+        return document, CopyRows.of(readings) if readings else ()
+    end = 5 + int.from_bytes(content[1:5], "big")
+    document = from_json(content[5:end])
+    if not document["rows"]:
+        return document, ()
+    rows, earliest_us, arrived_us, (hours, of_wells) = document["rows"]
+    stale = Stale(frozenset(hours), frozenset((hour, well_id) for hour, well_id in of_wells))
+    return document, CopyRows(content[end:], rows, earliest_us, arrived_us, stale)
+
+
+def _merge(batches: Sequence[Batch]) -> Batch:
+    merged = Batch()
+    if rows := [batch.readings for batch in batches if isinstance(batch.readings, CopyRows)]:
+        merged.readings = CopyRows.join(rows)
+    for batch in batches:
+        merged.events += batch.events
+        merged.commands += batch.commands
+        for key, letter in batch.dead_letters.items():
+            if same := merged.dead_letters.get(key):
+                same.times += letter.times
+                same.received_us = letter.received_us
+            else:
+                merged.dead_letters[key] = letter
+    return merged

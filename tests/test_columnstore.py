@@ -16,6 +16,7 @@ from esp_ingestd.core.reading import SECOND_US, Reading, to_iso
 from esp_ingestd.database import LATE_ROWS, Database
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.rollup import DAY_US
+from esp_ingestd.rows import CopyRows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,7 +119,10 @@ async def test_duplicates_of_compressed_rows_leave_them_compressed(store: Databa
 
 
 @pytest.mark.community
-async def test_live_rows_go_with_late_ones_and_a_refused_row_stands_alone(store: Database, compressed: Query) -> None:
+@pytest.mark.parametrize("form", [list, CopyRows.of], ids=["live", "from disk"])
+async def test_live_rows_go_with_late_ones_and_a_refused_row_stands_alone(
+    store: Database, compressed: Query, form: Callable[[Sequence[Reading]], Sequence[Reading]]
+) -> None:
     """I5."""
     await compressed(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -128,7 +132,7 @@ async def test_live_rows_go_with_late_ones_and_a_refused_row_stands_alone(store:
     late = [reading("W1", 2 * number + 1) for number in range(3)]
     live = [Reading("W1", TODAY + number, received_us=TODAY) for number in range(3)]
     bad = [reading("W2", 1, flow_rate=13.0), Reading("W2", TODAY, flow_rate=13.0, received_us=TODAY)]
-    written = await store.write(batch([*late, bad[0], *live, bad[1], late[0]]))
+    written = await store.write(Batch(form([*late, bad[0], *live, bad[1], late[0]])))
     assert (written.stored, written.duplicates) == (6, 1)
     assert [each for each, _ in written.refused] == bad
     assert len(await compressed("SELECT 1 FROM dead_letters")) == 2

@@ -14,7 +14,7 @@ from esp_ingestd.archive import ArchiveError
 from esp_ingestd.archive.copied import ALIKE_ROWS, HEADER_BYTES, ODD_ROWS, SIGNATURE, TRAILER, from_copy
 from esp_ingestd.archive.form import plain_schema
 from esp_ingestd.archive.tables import NO_UNIT, TIME_UNIT, Column, Kind, Table
-from esp_ingestd.database import POSTGRES_EPOCH_US
+from esp_ingestd.rows import POSTGRES_EPOCH_US
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

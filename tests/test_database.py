@@ -23,6 +23,7 @@ from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import DOUBTS, Database, migrate, shipped_migrations
 from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
+from esp_ingestd.rows import CopyRows
 from esp_ingestd.shipped import load_tree
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def batch(readings: Sequence[Reading] = (), *, poison: Sequence[tuple[str, bytes
     for topic, payload, reason in poison:
         batcher.add_message(topic, payload, (), Rejection(reason, {reason: 1}, {"why": "it is"}), 2, T0 + 1)
     return batcher.take(Trigger.DRAIN)
+
+
+def from_disk(readings: Sequence[Reading]) -> Batch:
+    """As a batch comes that waited in the spool."""
+    return dataclasses.replace(batch(readings), readings=CopyRows.of(readings))
 
 
 def stall(well_id: str = "W1", *, then_stop: bool = False) -> tuple[AlarmEvent, ...]:
@@ -148,11 +154,17 @@ async def test_no_index_repeats_the_primary_key(query: Query) -> None:
 # ---------------------------------------------------------------------------------------------------- the roads
 
 
-async def test_every_column_comes_back_as_it_was_written(store: Database, query: Query) -> None:
+live_or_from_disk = pytest.mark.parametrize("made", [batch, from_disk])
+
+
+@live_or_from_disk
+async def test_every_column_comes_back_as_it_was_written(
+    store: Database, query: Query, made: Callable[[Sequence[Reading]], Batch]
+) -> None:
     values = [float(number) + 0.125 for number in range(len(CHANNEL_NAMES))]
     full = Reading._make(("W1", T0 + 123_457, *values, '{"a": [1, null]}', ("pip", "gor"), T0 + 1))
     bare = Reading("W2", T0, received_us=T0, pip=0.0)
-    assert (await store.write(batch([full, bare]))).stored == 2
+    assert (await store.write(made([full, bare]))).stored == 2
     row, other = await query("SELECT * FROM esp_telemetry ORDER BY well_id")
     assert [row[name] for name in CHANNEL_NAMES] == values
     assert json.loads(row["extra"]) == {"a": [1, None]}
@@ -162,23 +174,27 @@ async def test_every_column_comes_back_as_it_was_written(store: Database, query:
     assert (other["pip"], other["flow_rate"], other["extra"], other["bad_channels"]) == (0.0, None, None, None)
 
 
-async def test_the_first_delivery_counts_also_within_one_batch(store: Database, query: Query) -> None:
-    first = await store.write(batch([reading(1, flow_rate=1.0), reading(2, flow_rate=2.0)]))
+@live_or_from_disk
+async def test_the_first_delivery_counts_also_within_one_batch(
+    store: Database, query: Query, made: Callable[[Sequence[Reading]], Batch]
+) -> None:
+    first = await store.write(made([reading(1, flow_rate=1.0), reading(2, flow_rate=2.0)]))
     assert (first.stored, first.duplicates) == (2, 0)
     rest = [reading(2, flow_rate=20.0), reading(3, flow_rate=3.0), reading(3, flow_rate=30.0)]
-    second = await store.write(batch(rest))
+    second = await store.write(made(rest))
     assert (second.stored, second.duplicates, second.refused) == (1, 2, [])
     rows = await query('SELECT flow_rate FROM esp_telemetry ORDER BY "timestamp"')
     assert [row[0] for row in rows] == [1.0, 2.0, 3.0]
 
 
+@live_or_from_disk
 async def test_a_refused_row_stands_alone_as_a_dead_letter_and_its_neighbours_are_stored(
-    store: Database, query: Query
+    store: Database, query: Query, made: Callable[[Sequence[Reading]], Batch]
 ) -> None:
     """I5."""
     await query("ALTER TABLE esp_telemetry ADD CONSTRAINT no_thirteen CHECK (flow_rate <> 13)")
     readings = [reading(number, flow_rate=13.0 if number in {3, 77} else 1.0) for number in range(100)]
-    written = await store.write(batch([*readings, reading(5)]))
+    written = await store.write(made([*readings, reading(5)]))
     assert (written.stored, written.duplicates) == (98, 1)
     assert [each.timestamp_us for each, _ in written.refused] == [reading(3).timestamp_us, reading(77).timestamp_us]
     assert "23514" in written.refused[0][1]
@@ -186,7 +202,7 @@ async def test_a_refused_row_stands_alone_as_a_dead_letter_and_its_neighbours_ar
     assert [letter["reason"] for letter in letters] == ["refused_by_database"] * 2
     assert "no_thirteen" in json.loads(letters[0]["detail"])["why"]
     assert json.loads(letters[0]["payload"])["flow_rate"] == 13.0
-    assert (await store.write(batch(readings))).stored == 0
+    assert (await store.write(made(readings))).stored == 0
     assert [row["times"] for row in await query("SELECT times FROM dead_letters")] == [2, 2]
 
 

@@ -17,7 +17,7 @@ from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_datetime
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.rollup import DAY_US, HOUR_US, SEVERITIES, Mark, marks_of
+from esp_ingestd.rollup import DAY_US, HOUR_US, SEVERITIES, Mark, marks_of, stale_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -296,14 +296,14 @@ def test_readings_on_time_mark_their_hours_whole_and_late_ones_their_wells() -> 
     arrival = DAY + 5 * HOUR_US + 60 * SECOND_US
     live = [at(5.01, received_us=arrival), at(4.99, well_id="W2", received_us=arrival)]
     late = [at(3.0, well_id=well_id, received_us=arrival) for well_id in ("W3", "W4", "W4")]
-    marks = sorted(marks_of(batch(*late, *live)))
+    marks = sorted(marks_of(stale_with([*late, *live]), ()))
     assert [(mark.bucket_us - DAY) // HOUR_US for mark in marks] == [3, 4, 5]
     assert sorted(marks[0].well_ids or ()) == ["W3", "W4"]
     assert marks[1:] == [Mark(DAY + 4 * HOUR_US, None), Mark(DAY + 5 * HOUR_US, None)]
 
 
 def test_nothing_is_marked_where_nothing_is_stored() -> None:
-    assert list(marks_of(Batch(deliveries=[1]))) == []
+    assert list(marks_of(stale_with([]), ())) == []
 
 
 async def test_two_at_once_count_each_hour_once_or_try_again(migrated: FreshDatabase, query: Query) -> None:

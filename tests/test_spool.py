@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +21,10 @@ from esp_ingestd.config import SpoolSettings
 from esp_ingestd.core.batch import Batch, DeadLetter
 from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
-from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.reading import CHANNELS, Reading
 from esp_ingestd.errors import Unavailable
+from esp_ingestd.rollup import stale_with
+from esp_ingestd.rows import CopyRows
 from esp_ingestd.spool import FILE_NAME, Spool, read_status
 from esp_ingestd.sqlite import SqliteFile
 
@@ -77,12 +82,65 @@ async def test_what_goes_in_comes_out_in_order_and_equal(spool: Spool) -> None:
     assert spool.filled.is_set()
     assert spool.status.readings == 6
     (merged,) = await drain(spool)
-    assert merged.readings == first.readings + second.readings
+    assert list(merged.readings) == [*first.readings, *second.readings]
     assert [asdict(each) for each in merged.dead_letters.values()] == [
         asdict(each) for each in first.dead_letters.values()
     ]
     assert not spool.filled.is_set()
     assert spool.status.batches == 0
+
+
+async def test_every_value_comes_out_as_it_went_in(spool: Spool) -> None:
+    channels = [0.1 * number for number in range(len(CHANNELS))]
+    full = Reading._make(("W-1", START_US + 1, *channels, '{"\u00e9":[1,null]}', ("pip", "gor"), START_US))
+    bare = Reading("a" * 64, START_US - 10**15, pip=-0.0, received_us=START_US + 7)
+    await spool.append(Batch(readings=[full, bare]))
+    (batch,) = await drain(spool)
+    assert list(batch.readings) == [full, bare]
+    assert batch.readings[1:] == [bare]
+    assert len(batch.readings) == 2
+
+
+async def test_what_of_the_rollups_is_stale_goes_with_the_readings(spool: Spool) -> None:
+    batch = make_batch()
+    late = [reading._replace(well_id="LATE", timestamp_us=START_US - 10**11) for reading in batch.readings]
+    await spool.append(batch)
+    await spool.append(Batch(readings=late))
+    (merged,) = await drain(spool)
+    assert isinstance(merged.readings, CopyRows)
+    apart = stale_with(batch.readings), stale_with(late)
+    assert merged.readings.stale.hours == apart[0].hours | apart[1].hours
+    assert merged.readings.stale.of_wells == apart[0].of_wells | apart[1].of_wells
+    assert (merged.readings.earliest_us, merged.readings.arrived_us) == (late[0].timestamp_us, late[-1].received_us)
+
+
+async def test_batches_of_earlier_versions_are_read(where: SpoolSettings, spool: Spool) -> None:
+    first = make_batch()
+    odd = first.readings[0]._replace(timestamp_us=START_US - 1, bad_channels=("pip",))
+    document = {"format": 1, "readings": [*first.readings, odd], "dead_letters": [], "events": []}
+    content = zlib.compress(json.dumps(document).encode(), 1)
+    with closing(sqlite3.connect(where.directory / FILE_NAME)) as connection, connection:
+        row = (4, 0, START_US, zlib.crc32(content), content)
+        connection.execute(
+            "INSERT INTO batches (readings, events, oldest_us, checksum, content) VALUES (?, ?, ?, ?, ?)", row
+        )
+    await spool.append(make_batch(3))
+    (merged,) = await drain(spool)
+    assert list(merged.readings) == [*first.readings, odd, *make_batch(3).readings]
+
+
+async def test_the_status_follows_what_comes_and_goes(where: SpoolSettings, spool: Spool) -> None:
+    for first in range(4):
+        batch = make_batch(3 * first, first + 1)
+        batch.readings = [each._replace(received_us=START_US + first) for each in batch.readings]
+        await spool.append(batch)
+    for rows in (1, 2):
+        _, upto = await spool.oldest(rows) or (None, 0)
+        await spool.remove(upto)
+        counted = read_status(where)
+        assert spool.status._replace(size_bytes=0) == counted._replace(size_bytes=0)
+    assert spool.status[:2] == (2, 7)
+    assert spool.status.oldest_us == START_US + 2
 
 
 async def test_commands_go_through(spool: Spool) -> None:

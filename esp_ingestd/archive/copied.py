@@ -18,7 +18,7 @@ from pyarrow import compute
 from esp_ingestd.archive import ArchiveError
 from esp_ingestd.archive.form import Rows, canonical, plain_schema
 from esp_ingestd.archive.tables import Column, Kind, Table
-from esp_ingestd.database import POSTGRES_EPOCH_US
+from esp_ingestd.rows import POSTGRES_EPOCH_US
 
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
 HEADER_BYTES: Final = len(SIGNATURE) + 8  # behind it flags, and the length of an extension that nobody has

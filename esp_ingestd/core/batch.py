@@ -62,7 +62,7 @@ class DeadLetter:
 class Batch:
     """What came of some deliveries, in order of arrival."""
 
-    readings: list[Reading] = field(default_factory=list)
+    readings: Sequence[Reading] = field(default_factory=list)
     dead_letters: dict[bytes, DeadLetter] = field(default_factory=dict)
     events: list[AlarmEvent] = field(default_factory=list)
     commands: list[CommandRecord] = field(default_factory=list)
@@ -120,7 +120,8 @@ class Batcher:
     def __init__(self, *, max_rows: int, max_age_ms: int) -> None:
         self._max_rows = max_rows
         self._max_age_us = max_age_ms * 1_000
-        self.open = Batch()
+        self._readings: list[Reading] = []  # of the open batch
+        self.open = Batch(self._readings)
 
     def add_message(
         self,
@@ -136,7 +137,7 @@ class Batcher:
         if not (batch.deliveries or batch):
             batch.opened_us = received_us
         batch.newest_us = received_us
-        batch.readings += readings
+        self._readings += readings
         rows = len(readings)
         if rejection:
             rows += sum(rejection.counts.values())
@@ -180,6 +181,7 @@ class Batcher:
 
     def take(self, trigger: Trigger) -> Batch:
         """Close the open batch and open the next."""
-        batch, self.open = self.open, Batch()
+        self._readings = []
+        batch, self.open = self.open, Batch(self._readings)
         batch.trigger = trigger
         return batch

@@ -26,6 +26,7 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.pipeline import Pipeline
+from esp_ingestd.rows import CopyRows
 from esp_ingestd.shipped import load_tree
 from esp_ingestd.spool import _merge
 from esp_ingestd.telemetry import Metrics
@@ -59,7 +60,8 @@ class Spool:
         await asyncio.sleep(0)
         if self.world.chance(0.05):
             raise Unavailable("spool is full", kind="spool_full")
-        kept = Batch(readings=list(batch.readings), events=list(batch.events), commands=list(batch.commands))
+        rows = CopyRows.of(batch.readings) if batch.readings else ()
+        kept = Batch(readings=rows, events=list(batch.events), commands=list(batch.commands))
         self.world.spooled.append(kept)
         self.filled.set()
         await asyncio.sleep(0)
@@ -69,12 +71,13 @@ class Spool:
         await asyncio.sleep(0)
         if not self.world.spooled:
             return None
-        merged, upto = Batch(), 0
+        rows = upto = 0
         for each in self.world.spooled[:3]:
-            _merge(merged, each)
+            rows += len(each.readings)
             upto += 1
-            if len(merged.readings) >= max_rows:
+            if rows >= max_rows:
                 break
+        merged = _merge(self.world.spooled[:upto])
         events = {event.event_id for event in merged.events}
         merged.published = {key: at_us for key, at_us in self.world.marked.items() if key in events}
         return merged, self.world.removed + upto
