@@ -64,9 +64,9 @@ def subject_of(life: Life) -> Subject:
     return BenchWell(life) if life.model == "bench" else FieldWell(life)
 
 
-def outcome(tree: Tree, life: Life) -> Outcome:
-    """Live one life under diagnosis."""
-    cause, subject = life.cause, subject_of(life)
+def outcome(tree: Tree, life: Life, subject: Subject | None = None) -> Outcome:
+    """Live one life under diagnosis, as a well of its model or as `subject`."""
+    cause, subject = life.cause, subject or subject_of(life)
     settings = WellSettings() if life.unlisted else subject.settings
     diagnostician = Diagnostician(tree, lambda _: settings)
     result = Outcome(life, healthy_days=(life.onset_s if cause.right else life.end_s) / DAY_S)
