@@ -206,12 +206,15 @@ class BackTest:
 
         Raises:
             Unavailable: the database cannot be read.
+            ValueError: there is no such well.
         """
         from esp_ingestd.database import Database  # noqa: PLC0415 - not for files: it takes a tenth of a second
+        from esp_ingestd.queries import names_of_wells  # noqa: PLC0415 - likewise
 
-        database = Database(settings, name="esp-ingestd diagnose")
+        database = Database(settings, name="esp-ingestd diagnose", read_only=True)
         try:
-            span = await database.span_of_readings(well_ids, since_us, until_us)
+            well_ids = await names_of_wells(database, well_ids)
+            span = await database.span_of_readings(well_ids, since_us, until_us) if well_ids else None
             if span is None:
                 return
             first_us, last_us = span

@@ -151,6 +151,18 @@ async def latest(database: Database, settings_of: Wells, names: Sequence[str], c
     return Answer([*LATEST_COLUMNS, *measured, BAD_CHANNELS], rows, "" if rows else NO_WELLS)
 
 
+async def names_of_wells(database: Database, names: Sequence[str] = ()) -> list[str]:
+    """These wells, or all that a reading ever came from, in order.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    days = await _days_of_wells(database)
+    for name in names:
+        _require(name, days)
+    return sorted(names or days)
+
+
 async def _days_of_wells(database: Database) -> dict[str, list[int]]:
     """Each well there is -> the days, UTC, of which one holds its newest reading: their beginnings, newest first.
 

@@ -222,6 +222,7 @@ def test_two_trees_are_compared_on_the_same_readings(folder: Path) -> None:
         (("--well", "W"), "give --config or --dsn"),
         (("--dsn", "postgresql://x/y", "some.csv"), "either INPUT or --dsn"),
         (("--dsn", "postgresql://x/y", "--since", "soon"), "--since soon: allowed are ISO 8601"),
+        (("--dsn", "postgresql://x/y", "--since", "1h", "--until", "2h"), "--since 1h: is not before --until 2h"),
     ],
 )
 def test_options_that_contradict_are_refused(folder: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -295,8 +296,9 @@ async def test_wells_and_times_are_chosen_in_the_database(folder: Path, migrated
     )
     assert {json.loads(each)["well_id"] for each in output.splitlines()} == {"A", "C"}
     assert "10 readings, 0 refused, 2 wells" in errors
-    _, errors = await diagnosed("--config", str(config), "--well", "Z")
-    assert "0 readings, 0 refused, 0 wells" in errors
+    status, output, errors = await program("diagnose", "--config", str(config), "--well", "Z")
+    assert (status, output) == (1, "")
+    assert errors == "no well 'Z'; `esp-ingestd wells` lists the 3 that there are\n"
 
 
 @pytest.mark.best_edition

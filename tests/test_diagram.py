@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from core.test_diagnosis import Run
 from typer.testing import CliRunner
 
 from esp_ingestd.cli import app
-from esp_ingestd.core.alarm import SHELF, TABLE
+from esp_ingestd.core.alarm import SHELF, TABLE, AlarmEvent
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.diagram import alarm_diagram, drawn, tree_diagram
 
@@ -82,3 +83,29 @@ def test_a_page_is_drawn_anew_in_its_place(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["diagram", "tree", "--into", str(page)])
     assert result.exit_code == 1
     assert "no block fenced as mermaid" in result.stderr
+
+
+def test_the_path_of_an_alert_is_in_its_explanation_and_in_the_picture() -> None:
+    """A new user follows from an alert back to the questions that led to it, by their words."""
+    run = Run()
+    run.then(3600)
+    told = [*run.then(100, motor_current=120), *run.then(900, motor_temp=149, motor_current=130)]
+    assert {event.diagnosis for event in told} >= {"OVERLOAD", "MOTOR_OVERTEMP"}
+    for event in told:
+        does, group, *asked = event.path
+        assert does == "What does the pump do? running"
+        assert group.removesuffix(" yes") in PAGE
+        for text in asked:
+            assert re.split(r" (?:yes|no|not assessable)\b", text)[0].replace("<", "&lt;") in PAGE, text
+    again = Run()
+    again.then(3600)
+    found: list[AlarmEvent] = []
+    while not found:  # one reading at a time: an explanation is of the newest
+        found = again.then(1, motor_current=120)
+    (raised,) = found
+    lines = list(again.diagnostician.explain("W"))
+    assert any(raised.alarm_id in line for line in lines)
+    for text in raised.path[2:]:
+        ask, answered = re.fullmatch(r"(.*\?) (yes|not assessable|no).*", text).groups()  # type: ignore[union-attr]
+        word = {"not assessable": "?"}.get(answered, answered)
+        assert any(line.startswith(f"  {word:<4}{line.split()[1]} {ask}") for line in lines), text

@@ -97,8 +97,13 @@ def diagnose(
         from esp_ingestd.config import database_at
 
         database = database_at(dsn or "") if dsn is not None or settings is None else settings.database
-        span = to_moment("--since", since), to_moment("--until", until)
-        asyncio.run(test.take_stored(database, well or [], *span))
+        since_us, until_us = to_moment("--since", since), to_moment("--until", until)
+        if since_us is not None and until_us is not None and since_us >= until_us:
+            refuse(f"--since {since}: is not before --until {until}")
+        try:
+            asyncio.run(test.take_stored(database, well or [], since_us, until_us))
+        except ValueError as error:  # there is no such well
+            refuse(str(error))
     else:
         naive = settings.mqtt.naive_timestamps if settings else "refuse"
         decoder = Decoder([], units_of=lambda well_id: settings_of(well_id).units, naive_timestamps=naive)
