@@ -160,6 +160,19 @@ def test_alert_rules_speak_of_metrics_that_exist() -> None:
     assert len(named) > 10
 
 
+def test_each_alert_says_what_to_do_and_where_that_is_explained() -> None:
+    headings = re.findall(r"^#+ (.*)$", MANUAL.read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
+    name, *rules = re.split(r"^ +- alert: ", ALERTS.read_text(), flags=re.MULTILINE)
+    assert len(rules) > 20, name
+    for rule in rules:
+        said = dict(re.findall(r"^ +(summary|action|runbook): (.+)$", rule, re.MULTILINE))
+        assert said.keys() == {"summary", "action", "runbook"}, rule
+        page, _, anchor = said["runbook"].partition("#")
+        assert (ROOT / page, anchor in anchors) == (MANUAL, True), said["runbook"]
+    assert "AlertsRefused" in " ".join(rules)
+
+
 def test_the_alert_on_a_full_spool_knows_its_default_size() -> None:
     assert f"0.8 * {Settings().spool.max_bytes}" in ALERTS.read_text()
 
