@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from core.test_diagnosis import TREE
 
@@ -31,6 +32,28 @@ class Told:
 
     def __str__(self) -> str:
         return f"{self.event.transition} {self.event.diagnosis}"
+
+
+class Series(NamedTuple):
+    """What a field sent, instant by instant, whoever asks: many tests soil the same series."""
+
+    field: Field
+    instants: list[tuple[int, list[tuple[str, dict[str, Any]]]]]
+    """Event time in microseconds, and the payload of each well."""
+
+
+@lru_cache(maxsize=16)
+def simulated(
+    kind: str | None, interval_s: float, *, wells: int, settled_s: float, after_s: float, began_s: float, seed: int
+) -> Series:
+    """The payloads of `play`."""
+    faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]
+    field = Field(wells + 1, start_us=FIELD_START_US, seed=seed, faults=faults, interval_s=interval_s)
+    instants = []
+    for _ in range(int((settled_s + after_s) / interval_s)):
+        now_us = field.now_us
+        instants.append((now_us, [(well_id, json.loads(sent)) for well_id, sent in field.step()]))
+    return Series(field, instants)
 
 
 def settings_of(field: Field) -> dict[str, WellSettings]:
@@ -77,8 +100,9 @@ def play(
     settled_s = max((12 if interval_s >= MINUTE_S else 4) * HOUR_S, 40 * interval_s) if settled_s is None else settled_s
     after_s = max(4 * HOUR_S, 20 * interval_s) if after_s is None else after_s
     began_s = settled_s + onset * interval_s
-    faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]
-    field = Field(wells + 1, start_us=FIELD_START_US, seed=seed, faults=faults, interval_s=interval_s)
+    field, instants = simulated(
+        kind, interval_s, wells=wells, settled_s=settled_s, after_s=after_s, began_s=began_s, seed=seed
+    )
     known = settings_of(field) if settings is None else settings
     diagnostician = Diagnostician(tree, lambda well_id: known.get(well_id, WellSettings()))
     decoder = Decoder(("esp/{well_id}/telemetry",))
@@ -88,12 +112,11 @@ def play(
         for event in events:
             told[event.well_id].append(Told((event.timestamp_us - FIELD_START_US) / SECOND_US - began_s, event))
 
-    for _ in range(int((settled_s + after_s) / interval_s)):
-        now_us = field.now_us
+    for now_us, payloads in instants:
         since_s = (now_us - FIELD_START_US) / SECOND_US - began_s
         tell(diagnostician.pass_time(now_us))
-        for well_id, sent in field.step():
-            payload = {name: value for name, value in json.loads(sent).items() if name not in without}
+        for well_id, sent in payloads:
+            payload = {name: value for name, value in sent.items() if name not in without}
             soiled = soil(since_s, payload) if well_id != field.well_ids[-1] else payload
             if soiled is not None:
                 arrived_us = now_us + int(delay_s(since_s) * SECOND_US)

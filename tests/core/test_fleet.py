@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 from typing import TYPE_CHECKING
 
@@ -68,11 +69,16 @@ def told(events: Iterable[AlarmEvent]) -> list[str]:
     return [f"{event.transition} {event.well_id}" for event in events]
 
 
-@pytest.fixture
-def field() -> Field:
+@pytest.fixture(scope="module")
+def at_work() -> Field:
     made = Field(MIXED)
     assert not made.run(2 * HOUR_S), "a field at work"
     return made
+
+
+@pytest.fixture
+def field(at_work: Field) -> Field:
+    return copy.deepcopy(at_work)
 
 
 def test_a_field_that_falls_silent_is_one_alarm_and_so_is_its_return(field: Field) -> None:
