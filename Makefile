@@ -21,7 +21,7 @@ demo: .venv/demo ## broker, database, simulated wells, the daemon and a live vie
 .PHONY: test
 test: .venv/dev ## the whole suite, against a real broker and real databases
 	@.ci/services
-	@$(python) -m pytest $(COVERAGE) $(ARGS)
+	@$(python) -m pytest -n auto --dist worksteal $(COVERAGE) $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev ## load and random faults for two minutes, then everything is counted; ARGS="--seed 7"
@@ -51,15 +51,15 @@ bench: .venv/dev ## the figures of every hot path, on this machine
 
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage
-	$(python) -m ruff format --check .
-	$(python) -m ruff check .
-	$(python) -m mypy
-	$(python) -m mypy tests
-	.venv/bin/lint-imports
-	.ci/wheel
-	@$(MAKE) --no-print-directory test COVERAGE='--cov --cov-report=term:skip-covered'
-	@$(python) -m coverage report --include='esp_ingestd/core/*' --fail-under=$(CORE_COVERAGE) --format=total >/dev/null \
-		|| { echo 'esp_ingestd/core: less than $(CORE_COVERAGE) % of its branches covered'; exit 1; }
+	@echo '== 1/7 format'; $(python) -m ruff format --check .
+	@echo '== 2/7 lint'; $(python) -m ruff check .
+	@echo '== 3/7 types of the package'; $(python) -m mypy
+	@echo '== 4/7 types of the tests'; $(python) -m mypy tests
+	@echo '== 5/7 import rules'; .venv/bin/lint-imports
+	@echo '== 6/7 the wheel, in an empty environment'; .ci/wheel
+	@echo '== 7/7 tests, with the coverage of esp_ingestd/core'
+	@$(MAKE) --no-print-directory test COVERAGE='--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(CORE_COVERAGE)'
+	@echo '== all of it passed'
 
 .PHONY: format
 format: .venv/dev ## format the code and repair what ruff can

@@ -8,10 +8,12 @@ services that one test alone may configure, pause, kill and start again.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 from services import BrokerAddress, Certificates, FreshDatabase, Services, execute
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
     from esp_ingestd.embedded import Edition
 
 FOUND = pytest.StashKey[Services]()
+
+# The same examples at each run: what fails, fails for who broke it. `--hypothesis-profile=explore` looks for others.
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("steady")
 
 
 class OwnBroker(Protocol):
@@ -55,6 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     return config.stash[FOUND].describe()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Each worker has servers of its own, so there is one where somebody else runs them."""
+    if os.environ.get("ESP_TEST_DATABASE_DSN") or os.environ.get("ESP_TEST_MQTT_URL"):
+        return 1
+    return min(len(os.sched_getaffinity(0)), 4)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
