@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes import FakeBroker
+from peer import PATIENCE_S
 
 from esp_ingestd.config import MqttSettings
 from esp_ingestd.mqtt import Mqtt
@@ -25,18 +26,18 @@ class BrokerContract:
 
     async def test_a_publication_is_accepted(self, publisher: Alerts) -> None:
         answers = [publisher.publish(f"contract/{number}", b"x", retain=False) for number in range(50)]
-        assert await asyncio.wait_for(asyncio.gather(*answers), 30) == [""] * 50
+        assert await asyncio.wait_for(asyncio.gather(*answers), PATIENCE_S) == [""] * 50
 
     async def test_a_publication_whose_result_nobody_waits_for_is_harmless(self, publisher: Alerts) -> None:
         publisher.publish("contract/a", b"x").cancel()
-        await asyncio.wait_for(publisher.publish("contract/b", b"x"), 30)
+        await asyncio.wait_for(publisher.publish("contract/b", b"x"), PATIENCE_S)
 
     async def test_pausing_and_resuming_twice_is_as_once(self, intake: Intake, publisher: Alerts) -> None:
         for _ in range(2):
             intake.pause()
         for _ in range(2):
             intake.resume()
-        await asyncio.wait_for(publisher.publish("contract/c", b"x"), 30)
+        await asyncio.wait_for(publisher.publish("contract/c", b"x"), PATIENCE_S)
 
     async def test_no_deliveries_need_no_acknowledgement(self, intake: Intake) -> None:
         assert intake.acknowledge([]) == 0
