@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from esp_ingestd import cli
 
@@ -33,3 +35,13 @@ def test_an_option_says_what_it_is_and_its_default(where: str) -> None:
     shown = option.is_flag or option.default not in {None, ()}
     assert option.help
     assert option.required or shown or "efault" in option.help
+
+
+def test_a_help_text_breaks_where_the_terminal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    for arguments in (["backfill", "--help"], ["archive", "run", "--help"], ["dead-letters", "replay", "--help"]):
+        shown = CliRunner().invoke(cli.app, arguments).output.partition("╭")[0]
+        lines = [line.strip() for line in shown.splitlines() if line.strip()][1:]
+        for line, following in pairwise(lines):
+            full = len(f"{line} {following.split()[0]}") > 84
+            assert full or line.endswith("."), line

@@ -57,10 +57,17 @@ def _program() -> typer.Typer:
     for panel, commands in COMMANDS.items():
         for command in commands:
             if isinstance(command, typer.Typer):
+                for each in command.registered_commands:
+                    each.help = _flowing(each.callback)
                 program.add_typer(command, rich_help_panel=panel)
             else:
-                program.command(rich_help_panel=panel)(command)
+                program.command(help=_flowing(command), rich_help_panel=panel)(command)
     return program
+
+
+def _flowing(command: object) -> str:
+    """What a command says of itself, a line a paragraph: the terminal breaks it where it ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").split("\n\n"))
 
 
 app = _program()

@@ -104,7 +104,9 @@ def verify_archive(config: ConfigOption, *, since: SinceDayOption = None, until:
 def list_archive(
     config: ConfigOption,
     *,
-    url: Annotated[str | None, typer.Option("--from", metavar="URL", help="Default: archive.url.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The archive: a directory or URL. Default: archive.url.")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List the days that the archive or the database has, and the state of each; the database may be away."""
