@@ -356,6 +356,20 @@ async def test_a_damaged_archive_is_told_and_nothing_is_dropped(store: Store, ki
 
 
 @pytest.mark.best_edition
+async def test_a_file_that_was_brought_back_is_verified_before_its_day_is_dropped(store: Store) -> None:
+    await store.add(odd_rows())
+    await archive_days(store.settings)
+    whole = store.file().read_bytes()
+    store.file().write_bytes(whole[:-1])
+    await verify(store.settings)
+    store.file().write_bytes(whole)
+    (kept,) = (await retain(store.settings)).days
+    assert (kept.what, kept.why) == (Outcome.KEPT, "the archive of 2026-03-01 is not verified")
+    assert became(await verify(store.settings)) == [("verified", "")]
+    assert became(await retain(store.settings)) == [("dropped", "")]
+
+
+@pytest.mark.best_edition
 @pytest.mark.parametrize("kind", DAMAGES)
 async def test_what_was_dropped_is_never_written_over(store: Store, kind: str) -> None:
     do, said = DAMAGES[kind]
