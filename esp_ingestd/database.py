@@ -47,9 +47,11 @@ from esp_ingestd.rollup import (
     DAY_US,
     HOUR_US,
     LONGEST_US,
+    MERGE_MARKS,
     SELECT_HOURS,
     SELECT_WELLS,
     TAKE_MARKS,
+    TOUCH_DAY,
     Mark,
     marks_of,
     stale_with,
@@ -464,6 +466,15 @@ class Database:
             await connection.execute("DELETE FROM dead_letters WHERE dead_letter_id = ANY ($1)", list(gone))
             await connection.executemany(_CHANGE_LETTER, changed)
 
+    async def merge_marks(self) -> None:
+        """Make one mark of all that an hour has: a batch leaves one each, and nobody may be there to take them.
+
+        Raises:
+            Unavailable: not now.
+        """
+        async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection:
+            await connection.execute(MERGE_MARKS)
+
     async def stale_hours(self) -> list[int]:
         """The hours that must be rolled up again, the newest first; microseconds since 1970 UTC.
 
@@ -491,6 +502,7 @@ class Database:
             # Compiling a statement of so many columns takes longer than running it.
             await connection.execute("SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan")
             well_ids = await self._take_marks(connection, hour_us)
+            await connection.execute(TOUCH_DAY, to_datetime(hour_us).date())
             counted = 0
             for start in range(0, len(well_ids), ROLLUP_WELLS):
                 some = well_ids[start : start + ROLLUP_WELLS]
@@ -693,7 +705,8 @@ class Database:
         if not told:
             return ()
         since_us = min(event.raised_at_us for event in told.values())
-        stored = {row[0] for row in await connection.fetch(_STORED_EVENTS, list(told), since_us)}
+        wells = list({event.well_id for event in told.values()})  # an alarm may stand since days that are compressed
+        stored = {row[0] for row in await connection.fetch(_STORED_EVENTS, list(told), since_us, wells)}
         return [event for event_id, event in reversed(told.items()) if event_id not in stored]
 
 
@@ -1022,7 +1035,7 @@ _INSERT_EVENT: Final = """
     ON CONFLICT (event_id, "timestamp") DO NOTHING
 """
 _STORED_EVENTS: Final = """
-    SELECT event_id FROM diagnostic_results WHERE event_id = ANY ($1) AND "timestamp" >= $2
+    SELECT event_id FROM diagnostic_results WHERE well_id = ANY ($3) AND event_id = ANY ($1) AND "timestamp" >= $2
 """
 _UPSERT_ALARM: Final = """
     INSERT INTO alarm_states AS old

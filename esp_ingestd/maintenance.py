@@ -105,6 +105,7 @@ async def roll_up(settings: Settings) -> Step:
         async with _alone(settings) as is_alone:
             if not is_alone:
                 return Step("rollups", "another one is at it")
+            await database.merge_marks()  # also where counting fails again and again, they are few
             hours = await database.stale_hours()
             rows = sum([await database.roll_up(hour) for hour in hours])
     finally:
@@ -112,6 +113,15 @@ async def roll_up(settings: Settings) -> Step:
     if not hours:
         return Step("rollups", "")
     return Step("rollups", f"{len(hours)} hours, {rows} readings counted in {time.monotonic() - began:.1f} s")
+
+
+async def _merge_marks(settings: Settings) -> Step:
+    database = Database(settings.database, name="esp-ingestd marks")
+    try:
+        await database.merge_marks()
+    finally:
+        await database.close()
+    return Step("marks", "")
 
 
 @asynccontextmanager
@@ -236,6 +246,14 @@ class Maintenance:
             if not any(step.faults for step in steps):
                 self._metrics.kept.set_to_current_time()
             await asyncio.sleep(max(interval_s, min(REST * (time.monotonic() - began), LONGEST_REST_S)))
+
+    async def keep_marks(self) -> None:
+        """Where maintenance is another's, see that what it is to do stays small if it never comes, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.maintenance.interval_s)
+            for step in await run_steps(self._settings, {"marks": _merge_marks}):
+                if step.faults:
+                    _log.warning("marks of the rollups cannot be merged", why=list(step.faults))
 
     async def keep_archive(self) -> None:
         """Archive, read back and drop, in a child process, until cancelled."""

@@ -3,7 +3,7 @@
 Rules:
     1. A mark says that an hour got readings or alarm events. It is committed with them, and deleted in the transaction
        that then counts the hour again; who sees a mark sees what came with it, and what comes later has a mark of its
-       own. So no bucket is forgotten, whoever is killed.
+       own. So no bucket is forgotten, whoever is killed. The same transaction tells the archive which day it was.
     2. An hour is counted again whole, from its readings, and the day from its hours: twice equals once.
     3. Readings go away only by retention, so a count that finds fewer than the last one saw a part of them: the row
        that is there stays.
@@ -93,6 +93,24 @@ SELECT_HOURS: Final = "SELECT DISTINCT bucket FROM esp_rollup_marks ORDER BY buc
 """The hours to count again, the newest first: they are what people look at."""
 
 TAKE_MARKS: Final = "DELETE FROM esp_rollup_marks WHERE bucket = $1 RETURNING well_ids"
+
+MERGE_MARKS: Final = """
+    WITH gone AS (
+        DELETE FROM esp_rollup_marks
+        WHERE bucket IN (SELECT bucket FROM esp_rollup_marks GROUP BY bucket HAVING count(*) > 1)
+        RETURNING bucket, well_ids, marked_at
+    )
+    INSERT INTO esp_rollup_marks (bucket, well_ids, marked_at)
+    SELECT bucket, CASE WHEN bool_and(well_ids IS NOT NULL) THEN array_agg(DISTINCT well_id) END, min(marked_at)
+    FROM gone LEFT JOIN LATERAL unnest(well_ids) AS wells (well_id) ON true GROUP BY bucket
+"""
+"""One mark an hour in place of many, which says the same."""
+
+TOUCH_DAY: Final = """
+    UPDATE archived_days SET touched_at = now()
+    WHERE table_name IN ('esp_telemetry', 'diagnostic_results') AND day = $1
+"""
+"""Whoever takes the marks of an hour passes on to the archive that its day got something."""
 
 # Goes from well to well down the key, which is far less than all rows: PostgreSQL before 18 does not do so by itself.
 SELECT_WELLS: Final = """

@@ -142,8 +142,9 @@ class Service:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_unending("http", self.http.serve()), name="http")
                 await self._recover()
-                is_kept = self._settings.maintenance.enabled
                 maintenance = {"rollups": self.maintenance.keep_rollups, "archive": self.maintenance.keep_archive}
+                if not self._settings.maintenance.enabled:
+                    maintenance = {"marks": self.maintenance.keep_marks}
                 for name, task in {
                     "write": self.pipeline.write(),
                     "settle": self.pipeline.settle(),
@@ -154,7 +155,7 @@ class Service:
                     "told": self._keep_told(),
                     "clock": self._keep_time(),
                     "reload": self._keep_reloading(),
-                    **({name: keep() for name, keep in maintenance.items()} if is_kept else {}),
+                    **{name: keep() for name, keep in maintenance.items()},
                 }.items():
                     tasks.create_task(_unending(name, task), name=name)
                 self.health.started = True

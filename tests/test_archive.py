@@ -10,7 +10,7 @@ import re
 import secrets
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,9 +20,9 @@ import pytest
 from archived import DAY, Store, became, event, odd_rows, opened, row
 from pydantic import SecretStr
 
-from esp_ingestd.archive import ArchiveError, Busy, Outcome
+from esp_ingestd.archive import ArchiveError, Busy, Outcome, archiving
 from esp_ingestd.archive.archiving import archive_days, verify
-from esp_ingestd.archive.ledger import ARCHIVE_LOCK
+from esp_ingestd.archive.ledger import ARCHIVE_LOCK, count_rows, start_us
 from esp_ingestd.archive.listing import list_days
 from esp_ingestd.archive.restoring import restore
 from esp_ingestd.archive.retention import NO_ARCHIVE, retain, status
@@ -32,6 +32,7 @@ from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.database import COLUMNS, Database
 from esp_ingestd.errors import Unavailable
+from esp_ingestd.rollup import HOUR_US
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from services import FreshDatabase
 
     from esp_ingestd.archive import Report
+    from esp_ingestd.archive.tables import Table
     from esp_ingestd.config import Settings
+    from esp_ingestd.database import Session
 
 
 @pytest.fixture
@@ -96,6 +99,44 @@ async def test_a_late_row_of_an_archived_day_is_archived_with_it(store: Store) -
     assert not first.exists()
     assert [each["well_id"] for each in pq.read_table(store.file()).to_pylist()] == ["WELL-0", *["WELL-1"] * 6]
     assert became(await retain(store.settings)) == [("dropped", "")]
+
+
+async def test_a_pass_counts_only_days_that_may_have_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[date] = []
+
+    async def count(session: Session, table: Table, day: date) -> int:
+        counted.append(day)
+        return await count_rows(session, table, day)
+
+    async def archived() -> list[tuple[str, str]]:
+        counted.clear()
+        return became(await archive_days(store.settings))
+
+    async def late(hour: int) -> None:
+        await daemon.write(Batch(readings=[Reading("LATE", start_us(second) + hour * HOUR_US, pip=1.0, received_us=0)]))
+
+    monkeypatch.setattr(archiving, "count_rows", count)
+    daemon = Database(store.settings.database)
+    first, second, third = (DAY.date() + timedelta(days=number) for number in range(3))
+    await store.add([row(number * 86_400) for number in range(3)])
+    assert len(await archived()) == 3
+    assert (await archived(), counted) == ([], [first, second, third]), "what came while it was archived is looked for"
+    assert (await archived(), counted) == ([], []), "and then nothing is"
+    await late(1)
+    assert (await archived(), counted) == ([("merged", "")], [second]), "it is marked"
+    assert (await archived(), counted) == ([], [second])
+    for hour_us in await daemon.stale_hours():
+        await daemon.roll_up(hour_us)
+    assert (await archived(), counted) == ([], [second]), "the mark was taken"
+    assert (await archived(), counted) == ([], [])
+    await late(2)
+    for hour_us in await daemon.stale_hours():
+        await daemon.roll_up(hour_us)
+    assert (await archived(), counted) == ([("merged", "")], [second]), "the mark was taken before the archive saw it"
+    next((store.folder / "esp_telemetry").glob(f"{third}.*.parquet")).unlink()
+    await archived()
+    assert counted == [second, third], "its file is gone"
+    await daemon.close()
 
 
 async def test_a_late_row_of_a_dropped_day_is_added_to_what_was_dropped(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from esp_ingestd import database
 from esp_ingestd.backfill import backfill
 from esp_ingestd.config import DatabaseSettings, Settings, Wells
 from esp_ingestd.core.batch import Batch
@@ -203,6 +205,18 @@ async def test_an_event_that_was_told_late_is_marked_without_uncompressing_the_o
     (row,) = await query("SELECT count(*), count(DISTINCT event_id) FROM diagnostic_results")
     assert tuple(row) == (20_000, 20_000)
     assert await uncompressed_bytes(query, "diagnostic_results") < 2_000_000, "one segment"
+
+
+@pytest.mark.community
+async def test_an_alarm_that_stands_for_long_is_sought_among_the_rows_of_its_well(query: Query) -> None:
+    await query(EVENTS, DAY // SECOND_US)
+    await query("SELECT compress_chunk(c) FROM show_chunks('diagnostic_results') c")
+    await query("SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)")
+    asked = database._STORED_EVENTS.replace("$1", "'{e5}'").replace("$2", "'2000-01-01Z'").replace("$3", "'{W1,W2}'")
+    plan = [row[0] for row in await query(f"EXPLAIN (COSTS off) {asked}")]
+    compressed = [after for before, after in itertools.pairwise(plan) if " on compress_" in before]
+    assert compressed, plan
+    assert all("Index Cond: ((well_id = ANY ('{W1,W2}'::text[]))" in line for line in compressed), plan
 
 
 async def test_rows_for_a_dropped_day_are_taken_again(store: Database, query: Query, migrated: FreshDatabase) -> None:

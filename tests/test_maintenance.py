@@ -337,6 +337,19 @@ async def query(migrated: FreshDatabase) -> AsyncIterator[asyncpg.Connection[Any
 
 
 @pytest.mark.best_edition
+async def test_without_maintenance_an_hour_keeps_one_mark(
+    daemons: tuple[Daemon, Daemon], query: asyncpg.Connection[Any]
+) -> None:
+    daemons[0].settings["maintenance"] = {"enabled": False, "interval_s": 1}
+    for _ in range(50):
+        await query.execute("INSERT INTO esp_rollup_marks (bucket) VALUES ('2026-03-01T01:00Z')")
+    with daemons[0]:
+        count = "SELECT count(*) FROM esp_rollup_marks"
+        while await query.fetchval(count) != 1:  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.best_edition
 async def test_two_daemons_keep_one_store(
     daemons: tuple[Daemon, Daemon], prefix: str, broker: BrokerAddress, migrated: FreshDatabase
 ) -> None:

@@ -222,6 +222,21 @@ async def test_rows_that_are_not_committed_yet_are_never_forgotten(store: Databa
     assert [row["readings"] for row in (await rows(query, "hourly")).values()] == [2]
 
 
+async def test_the_marks_of_an_hour_become_one_that_says_the_same(store: Database, query: Query) -> None:
+    marks = [(1, None), (1, ["W1"]), (2, ["W2", "W1"]), (2, ["W3", "W1"]), (3, ["W1"])]
+    await store.write(batch(at(1)))
+    await query("DELETE FROM esp_rollup_marks")
+    for number, (hour, wells) in enumerate(marks):
+        moments = [to_datetime(DAY + hour * HOUR_US), wells, to_datetime(DAY + number)]
+        await query("INSERT INTO esp_rollup_marks VALUES ($1, $2, $3)", *moments)
+    await store.merge_marks()
+    left = await query("SELECT bucket, well_ids, marked_at FROM esp_rollup_marks ORDER BY bucket")
+    assert [tuple(row) for row in left] == [
+        (to_datetime(DAY + hour * HOUR_US), wells, to_datetime(DAY + number))
+        for hour, wells, number in [(1, None, 0), (2, ["W1", "W2", "W3"], 2), (3, ["W1"], 4)]
+    ]
+
+
 async def test_an_hour_whose_counting_is_cut_stays_marked(store: Database, query: Query) -> None:
     await store.write(batch(at(5.1, pip=1.0)))
     await query("ALTER TABLE esp_rollups_daily RENAME TO away")

@@ -27,10 +27,12 @@ from esp_ingestd.archive.ledger import (
     first_open_day,
     known_days,
     mark,
+    marked_days,
     open_database,
     present_days,
     record,
     require_columns,
+    settle,
     snapshot,
     unsettle,
     working,
@@ -91,7 +93,7 @@ async def archive_days(
             for table in TABLES:
                 archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
                 days = filter(between(since, until), await present_days(session, edition, table, past))
-                due = {day: rows for day in days if (rows := await archiver.rows_due(day))}
+                due = await archiver.due(days)
                 with _Steps(table.name, sum(due.values()), show=show_progress) as steps:
                     results += [await archiver.archive(day, rows, steps) for day, rows in due.items()]
     finally:
@@ -261,7 +263,25 @@ class _Archiver:
         """How many rows the archive has of a day, as far as the database knows."""
         return self.known[day].rows if day in self.known else 0
 
-    async def rows_due(self, day: date) -> int:
+    async def due(self, days: Iterable[date]) -> dict[date, int]:
+        """Those that are not in the archive as they are in the database, and how many rows that has of each.
+
+        Only days that may have changed are counted: those that are new, or were touched, or whose file is not there.
+        """
+        marked = await marked_days(self._session)
+        sizes = await asyncio.to_thread(self._place.sizes, self._table.name)
+        suspects = [day for day in days if day in marked or not self._is_settled(day, sizes)]
+        return {day: rows for day in suspects if (rows := await self._rows_due(day))}
+
+    def _is_settled(self, day: date, sizes: Mapping[str, int]) -> bool:
+        """Whether nothing can have changed, by what the database and a list of the archive say."""
+        known = self.known.get(day)
+        if known is None or known.verified_us is None or known.stored.rows < 0 or known.touched_us is not None:
+            return False
+        manifest, file = manifest_name(self._table.name, day), known.file
+        return Path(manifest).name in sizes and sizes.get(Path(file).name) == known.size_bytes
+
+    async def _rows_due(self, day: date) -> int:
         """How many rows the database has of a day that is not in the archive as it is there; else 0."""
         rows = await count_rows(self._session, self._table, day)
         known = self.known.get(day)
@@ -274,7 +294,10 @@ class _Archiver:
             manifest = await asyncio.to_thread(read_manifest, self._place, self._table.name, day)
         except ArchiveError:
             return rows
-        return 0 if manifest.sha256 == known.sha256 else rows
+        if manifest.sha256 != known.sha256:
+            return rows
+        await settle(self._session, self._table, known)
+        return 0
 
     async def archive(self, day: date, stored_rows: int, steps: _Steps) -> DayResult:
         """Bring a day into the archive as it is now."""
@@ -381,7 +404,7 @@ class _Archiver:
     async def _record(self, day: date, manifest: Manifest, stored: Stored) -> None:
         now_us = time.time_ns() // 1_000
         known = Known(
-            day, manifest.path, manifest.sha256, manifest.size_bytes, manifest.rows, stored, now_us, now_us, None
+            day, manifest.path, manifest.sha256, manifest.size_bytes, manifest.rows, stored, now_us, now_us, None, None
         )
         await record(self._session, self._table, known)
 

@@ -40,6 +40,8 @@ class Known(NamedTuple):
     archived_us: int
     verified_us: int | None
     dropped_us: int | None
+    touched_us: int | None
+    """When it may have got rows that are not archived; None: not since it was last looked at."""
 
 
 @asynccontextmanager
@@ -144,8 +146,21 @@ async def require_columns(session: Session, table: Table) -> None:
         raise ArchiveError(f"has columns that would not be archived: {', '.join(strange)}")
 
 
+async def marked_days(session: Session) -> set[date]:
+    """The days of which hours got rows and are not rolled up yet."""
+    return {row[0] for row in await session.fetch(_MARKED)}
+
+
+async def settle(session: Session, table: Table, known: Known) -> None:
+    """Note that a day was looked at and is archived as it is, unless it was touched since `known` was read."""
+    await session.execute(_SETTLE, table.name, known.day, known.touched_us)
+
+
 async def record(session: Session, table: Table, known: Known) -> None:
-    """Note what was archived; a drop that was noted before stays noted."""
+    """Note what was archived; a drop that was noted before stays noted.
+
+    The day counts as touched: who took a mark while there was no note, or an older one, had nobody to tell.
+    """
     await session.execute(
         _RECORD,
         table.name,
@@ -199,7 +214,7 @@ _AS_SENT: Final = {Kind.JSON: '"{}"::text', Kind.NAMES: 'array_to_json("{}")::te
 _FINGERPRINT: Final = "SELECT rows, fingerprint FROM esp_fingerprint($1, $2, $3)"
 _DROP: Final = "SELECT esp_drop_days($1, $2, $3, $4)"
 _KNOWN: Final = """
-    SELECT day, file, sha256, bytes, rows, stored_rows, fingerprint, archived_at, verified_at, dropped_at
+    SELECT day, file, sha256, bytes, rows, stored_rows, fingerprint, archived_at, verified_at, dropped_at, touched_at
     FROM archived_days WHERE table_name = $1 ORDER BY day
 """
 _RECORD: Final = """
@@ -208,10 +223,14 @@ _RECORD: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (table_name, day) DO UPDATE SET file = excluded.file, sha256 = excluded.sha256, bytes = excluded.bytes,
         rows = excluded.rows, stored_rows = excluded.stored_rows, fingerprint = excluded.fingerprint,
-        archived_at = excluded.archived_at, verified_at = excluded.verified_at
+        archived_at = excluded.archived_at, verified_at = excluded.verified_at, touched_at = now()
 """
 _MARK: Final = """
     UPDATE archived_days SET verified_at = $4 WHERE table_name = $1 AND day = $2 AND sha256 = $3
+"""
+_MARKED: Final = "SELECT DISTINCT (bucket AT TIME ZONE 'UTC')::date FROM esp_rollup_marks"
+_SETTLE: Final = """
+    UPDATE archived_days SET touched_at = NULL WHERE table_name = $1 AND day = $2 AND touched_at = $3
 """
 _UNSETTLE: Final = "UPDATE archived_days SET stored_rows = -1 WHERE table_name = $1 AND day = $2"
 _CHUNKS: Final = """
