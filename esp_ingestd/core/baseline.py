@@ -81,15 +81,14 @@ class Baseline:
                 centre[place] = value
                 spread[place] = 0.02 * abs(value)
                 continue
-            error = value - known
+            error, lag = value - known, drift[place]
             if clipping:
                 limit = CLIP_SPREADS * max(stray, 0.005 * abs(known))
-                error = min(max(error, -limit), limit)
-            centre[place] = known + share * error
-            lag = drift[place]
-            spread[place] = stray + follow * (1.25 * abs(error - lag) - stray)
-            if clipping:
+                if not -limit <= error <= limit:
+                    error = limit if error > 0 else -limit
                 drift[place] = lag + DRIFT_SHARE * (error - lag)
+            centre[place] = known + share * error
+            spread[place] = stray + follow * (1.25 * abs(error - lag) - stray)
             if self.doubt:
                 self._shift_reference(place, centre[place], known)
         if self.doubt and self.frames >= FRAMES_DOUBTED:
@@ -138,11 +137,11 @@ class Baseline:
             other.reference[place] = self.reference[place] * factor
         return other
 
-    def tolerances(self, doubt: float, spreads: float = SPREADS) -> list[float]:
-        """How far from 1 a ratio (of TEMP: from 0, in K) may stray within the noise of the well and our doubt."""
+    def noise(self) -> list[float]:
+        """One spread of each ratio as a share of its centre (of TEMP in K), and no less than is ever believed."""
         found = [
-            spreads * max(spread / abs(centre) if centre else 1.0, LEAST_SPREAD) + own * doubt
-            for centre, spread, own in zip(self.centre, self.spread, DOUBTS, strict=True)
+            1.0 if not centre else LEAST_SPREAD if (share := spread / abs(centre)) < LEAST_SPREAD else share
+            for centre, spread in zip(self.centre[:RATIOS], self.spread, strict=False)
         ]
-        found[TEMP] = spreads * max(self.spread[TEMP], LEAST_SPREAD_K) + TEMP_DOUBT_K * doubt
+        found[TEMP] = max(self.spread[TEMP], LEAST_SPREAD_K)
         return found

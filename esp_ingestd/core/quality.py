@@ -220,20 +220,18 @@ class Quality:
         return without(values, [*bad, *shifted])
 
     def _fill(self, believed: list[float | None], last_us: int, now_us: int, hold_us: int) -> None:
-        held, absent = self.held, self._absent
+        held, absent, shifted = self.held, self._absent, self.shifts.places
         for place, value in enumerate(believed):
             if value is not None:
                 if place in absent:
                     self._longest[place] = max(self._longest.get(place, 0), now_us - absent.pop(place))
                 continue
-            if place in self.shifts.places:
+            believed[place] = last = held[place]
+            if place in shifted:
                 believed[place] = NAN
                 absent.pop(place, None)
-                continue
-            last = held[place]
-            if last == last and now_us - absent.setdefault(place, last_us) > hold_us:  # noqa: PLR0124  (known)
-                last = NAN
-            believed[place] = last
+            elif last == last and now_us - absent.setdefault(place, last_us) > hold_us:  # noqa: PLR0124  (known)
+                believed[place] = NAN
 
     def _present(self, now_us: int) -> None:
         for place, since in self._absent.items():

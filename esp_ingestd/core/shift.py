@@ -26,6 +26,7 @@ _PRESSURES: Final = tuple(
     _PLACE[name] for name in ("pip", "discharge_pressure", "wellhead_pressure", "casing_pressure")
 )
 _WATCHED: Final = (_FLOW, *_PRESSURES, *_TEMPERATURES)
+_MARKED: Final = (_AMPERES, *_WATCHED)
 
 # psi in kPa, Pa, bar, MPa, kgf/cm2, and back; bbl/d in m3/d, m3/h, l/s, and back (core/unit.py has the sources).
 _PRESSURE_FACTORS: Final = (6.894757, 6894.757, 0.06894757, 0.006894757, 0.0703070, 0.1450377, 0.000145038, 14.50377)
@@ -68,6 +69,9 @@ class Shifts:
         if gap or turning != self._turning:
             self._turning, self._edge = turning, EDGE_LOOKS
         marks, places = self._marks, self.places
+        if not places and not self._doubted and not self._edge and not _any_jumps(sent, marks):
+            _mark(sent, marks)
+            return
         over = [place for place, known in places.items() if self._is_over(known, place, sent[place])]
         for place in over:
             marks[place] = places.pop(place)[1]
@@ -102,7 +106,7 @@ class Shifts:
 
     def count(self) -> int:
         """How many channels are sent in another unit."""
-        return sum(looks >= LOOKS for looks, *_ in self.places.values())
+        return sum(looks >= LOOKS for looks, *_ in self.places.values()) if self.places else 0
 
     def found(self) -> Iterator[tuple[str, str, float]]:
         """Each such channel, and how many times its value it became: (channel, what, how much)."""
@@ -143,6 +147,22 @@ class Shifts:
         mark = self._marks[place]
         jumps = _other_unit(place, value, mark) is not None and abs(value - before) < abs(mark - before)
         return jumps or known[3] >= LOOKS
+
+
+def _any_jumps(sent: Sequence[float | None], marks: Sequence[float]) -> bool:
+    """Whether a watched channel is far from where it was; not known before is not far."""
+    for place in _WATCHED:
+        value = sent[place]
+        if value is not None and abs(value - (old := marks[place])) > LEAST_JUMP * abs(old):
+            return True
+    return False
+
+
+def _mark(sent: Sequence[float | None], marks: list[float]) -> None:
+    for place in _MARKED:
+        value = sent[place]
+        if value is not None:
+            marks[place] = value
 
 
 def _other_unit(place: int, value: float, old: float) -> int | None:

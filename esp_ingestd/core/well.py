@@ -53,8 +53,9 @@ from esp_ingestd.core.quality import (
     without,
 )
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
+from esp_ingestd.core.scale import UNKNOWN_SCALES, scales_of
 from esp_ingestd.core.shift import Shifts
-from esp_ingestd.core.trend import HOURLY, REFERRED, Trend
+from esp_ingestd.core.trend import Trend
 from esp_ingestd.core.window import STEP_US, Window
 
 # CONTRACT §5, in order of precedence.
@@ -149,6 +150,7 @@ LIKELY: Final = 0.6
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
 where no drive reports; a ramp could have been missed."""
 STEADY_US: Final = 300 * SECOND_US
+MINUTE_US: Final = 60 * SECOND_US
 FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
 YOUNG_FRAMES: Final = 672
@@ -166,7 +168,6 @@ _RATIO: Final = FEATURE_INDEX["flow_ratio"]
 _MEAN: Final = FEATURE_INDEX["flow_mean"]
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
-_UNKNOWN: Final = (NAN,) * normal.RATIOS
 
 LATE, TAKEN, WORKED = range(3)
 """What became of a reading: it was late; its instant is known; the windows were worked out too."""
@@ -223,7 +224,6 @@ class Well:
         "_resume_us",
         "_scales",
         "_speed",
-        "_spike_a",
         "_steady_hz",
         "_step_us",
         "_stopped_us",
@@ -288,7 +288,7 @@ class Well:
         self.learns = True
         """Whether windows and baselines are kept; not where all that is asked can be judged at an instant."""
         self.configure(settings)
-        self._forget_scales()
+        self._scales = UNKNOWN_SCALES
 
     def configure(self, settings: WellSettings) -> None:
         """Take new settings; what was learned stays."""
@@ -315,7 +315,7 @@ class Well:
             "quality": self._quality.remember(),
             "window": self._window.remember(),
             "trend": self._trend.remember(),
-            "scaled": self._spike_a == self._spike_a,
+            "scaled": self._scales.known,
         }
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
@@ -362,7 +362,7 @@ class Well:
         self._waiting.clear()
         self._quality.shifts = Shifts()
         self._frames = self._frame_us = 0
-        self._forget_scales()
+        self._scales = UNKNOWN_SCALES
         for place, feature in enumerate(FEATURES):
             if feature.is_relative:
                 self.features[place] = NAN
@@ -396,25 +396,26 @@ class Well:
         if 0.0 in values and not self._off_readings:
             values = without(values, [place for place in ZERO_IS_BAD if values[place] == 0.0])
         features = self.features
-        instant = [NAN if value is None else value for value in values] if None in values else values
-        amperes, temperature = instant[2], instant[3]
+        flow, _, amperes, temperature, *_, unbalance_a, unbalance_v, insulation = values
+        amperes = NAN if amperes is None else amperes
+        temperature = NAN if temperature is None else temperature
         features[:INSTANT_COUNT] = (
             hertz,
             amperes,
             temperature,
-            held[FLOW_AT] if values[FLOW_AT] is None else instant[0],
+            held[FLOW_AT] if flow is None else flow,
             amperes / self._nameplate_a,
             self._trip_c - temperature,
-            instant[13],
-            instant[14],
-            instant[15],
+            NAN if unbalance_a is None else unbalance_a,
+            NAN if unbalance_v is None else unbalance_v,
+            NAN if insulation is None else insulation,
             clock.ahead_us / SECOND_US,
             0.0,
         )
         if self._off_readings:
             return self._rest(values, raw, now_us)
         if not self.learns:
-            quality.held = tuple(values) if instant is values else _latest(held, values)
+            quality.held = _latest(held, values)
             return TAKEN
         quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
         if self._sum(amperes, now_us):
@@ -424,7 +425,7 @@ class Well:
 
     def _keep_time(self, step_us: int) -> None:
         interval_us = self.interval_us
-        self.gap = interval_us > 0 and step_us > max(3 * interval_us, SILENCE_US)
+        self.gap = step_us > SILENCE_US and step_us > 3 * interval_us > 0
         if self.gap:
             self._window.restart()
             if step_us > LONG_GAP_US:
@@ -432,7 +433,8 @@ class Well:
                 self._changed_us = self.last_us + step_us
         if self.settings.expected_interval_s:
             return
-        self._keep_quiet(step_us)
+        if self.gap or self._longest_quiet_us:
+            self._keep_quiet(step_us)
         before_us, self._step_us = self._step_us, step_us
         twice = abs(step_us - before_us) <= SAME_STEP * before_us
         if not interval_us or (twice and not interval_us < 2 * step_us < 4 * interval_us):
@@ -447,7 +449,7 @@ class Well:
             step_us = min(step_us, QUIET_MOST_US)
             self._usual_quiet_us = max(self._usual_quiet_us, min(step_us, self._longest_quiet_us))
             self._longest_quiet_us = max(self._longest_quiet_us, step_us)
-        elif self._longest_quiet_us:
+        else:
             self._longest_quiet_us = max(0, self._longest_quiet_us - step_us // QUIET_KEPT)
             self._usual_quiet_us = max(0, self._usual_quiet_us - step_us // QUIET_KEPT)
 
@@ -481,7 +483,7 @@ class Well:
         self._hertz_doubted = NAN
         self._changed_us = now_us
         self._window.restart()
-        self._forget_scales()
+        self._scales = UNKNOWN_SCALES
 
     def _settle(self, now_us: int) -> None:
         if self.state in (UNKNOWN, OFF, TRIP) and not self.started_us:
@@ -505,7 +507,7 @@ class Well:
             self._window.restart()
             self._steady_hz = NAN
             self._peak_speed = 0.0
-            self._forget_scales()
+            self._scales = UNKNOWN_SCALES
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
         self.features[_STOP] = 0.0
@@ -571,7 +573,7 @@ class Well:
         step[9] += casing
         step[10] += believed * believed
         step[11] += flow * flow
-        if amperes > self._spike_a:
+        if amperes > self._scales.spike_a:
             step[12] += 1.0
         step[13] += 1.0
         return now_us - self._window.step_us >= STEP_US - 5 * SECOND_US
@@ -580,16 +582,11 @@ class Well:
         """Work out the windowed features at the end of a step."""
         window, features = self._window, self.features
         block_ended = window.close_step(now_us)
-        if self._spike_a != self._spike_a:
+        if not self._scales.known:
             self._find_scales()
-        inverse, low, high, temp, stray, _ = self._scales
-        means = window.means
-        features[_RATIO:_MEAN] = [
-            1.0 if least < value < most else value * one
-            for value, one, least, most in zip(means, inverse, low, high, strict=False)
-        ]
-        rise = means[sums.S_TEMP] - temp
-        features[_RATIO + normal.TEMP] = 0.0 if abs(rise) < stray else rise
+        scales, means = self._scales, window.means
+        temp = scales.temp
+        features[_RATIO:_MEAN] = scales.ratios(means)
         if block_ended:
             self._work_block(now_us)
         run_us = now_us - self.started_us
@@ -601,21 +598,20 @@ class Well:
             features[_HEALTHY] = 1.0
         elif features[_HEALTHY] != 1.0:
             features[_HEALTHY] = 0.0
-        shake, pip = means[sums.S_SHAKE], means[sums.S_PIP]
-        least_psi = self.settings.minimum_intake_pressure_psi
-        broke = window.break_us
+        broke_us, least_psi = window.break_us, self.settings.minimum_intake_pressure_psi
+        astray = features[_ASTRAY]
         features[_STEP:_HEALTHY] = (
             window.level_after / (window.level_before or NAN),
-            (now_us - broke) / (60 * SECOND_US) if broke else NAN,
+            (now_us - broke_us) / MINUTE_US if broke_us else NAN,
             window.cv_after,
             window.cv_before,
-            float(self._astray()),
+            float(self._astray()) if block_ended or astray != astray else astray,  # noqa: PLR0124  (NaN: not known)
             (means[sums.S_TEMP] - temp) / (self._trip_c - temp) if temp < self._trip_c else NAN,
-            shake / SHAKE_FLOOR[self.settings.vibration_unit],
-            pip - least_psi if least_psi > 0 else NAN,
-            run_us / (60 * SECOND_US),
+            means[sums.S_SHAKE] / SHAKE_FLOOR[self.settings.vibration_unit],
+            means[sums.S_PIP] - least_psi if least_psi > 0 else NAN,
+            run_us / MINUTE_US,
         )
-        features[_INTERVAL] = self.interval_us / (60 * SECOND_US)
+        features[_INTERVAL] = self.interval_us / MINUTE_US
         quality = self._quality
         quality.shifts.look(raw, turning=True, gap=self.gap)
         features[_FROZEN:_BEFORE] = (
@@ -627,52 +623,27 @@ class Well:
     def _work_block(self, now_us: int) -> None:
         """The features of the half hour."""
         window, features = self._window, self.features
-        inverse, low, high, temp, stray, _ = self._scales
-        means = window.window_means()
-        features[_MEAN:_REFERENCE] = [
-            1.0 if least < value < most else value * one
-            for value, one, least, most in zip(means, inverse, low, high, strict=False)
-        ]
-        rise = means[normal.TEMP] - temp
-        features[_MEAN + normal.TEMP] = 0.0 if abs(rise) < stray else rise
-        usual = self.baselines.get(self._bin()) or self._guess(self._bin())
+        scales, means, running = self._scales, window.window_means(), self.state == RUNNING
+        features[_MEAN:_REFERENCE] = scales.ratios(means)
+        hertz = self._bin()
+        usual = self.baselines.get(hertz) or self._guess(hertz)
         known = usual.ready
         current_cv = window.cv(sums.S_AMPERES, sums.S_AMPERES2)
         flow_cv = window.cv(sums.S_FLOW, sums.S_FLOW2)
-        self._follow_trend(means, current_cv, now_us)
+        features[_REFERENCE:_REST], features[_HOUR:_STOP] = self._trend.take(
+            means, current_cv, scales, now_us, running=running
+        )
         features[_REST:_STEP] = (
             current_cv,
             flow_cv,
             usual.centre[normal.AMPERES_CV] if known else NAN,
             usual.centre[normal.FLOW_CV] if known else NAN,
             window.spikes(),
-            window.slope(sums.S_PIP) * inverse[normal.PIP],
+            window.slope(sums.S_PIP) * scales.inverse[normal.PIP],
             window.slope(sums.S_TEMP) / 6,
         )
-        if self.state == RUNNING and not self.troubled and now_us - self._frame_us >= FRAME_US:
-            self._learn(now_us, array("d", [*means[: normal.RATIOS], current_cv, flow_cv]))
-
-    def _follow_trend(self, means: Sequence[float], current_cv: float, now_us: int) -> None:
-        """The features of hours and of half a day."""
-        inverse, reference, trend, features = self._scales[0], self._scales[5], self._trend, self.features
-        referred = [
-            means[place] - centre if place == normal.TEMP else means[place] / centre
-            for place, (centre, _) in zip(REFERRED, reference, strict=True)
-        ]
-        if self.state == RUNNING:
-            trend.take([*[means[place] * inverse[place] for place in HOURLY], current_cv], referred, now_us)
-        for at, (place, now, stands, (_, stray)) in enumerate(
-            zip(REFERRED, referred, trend.half_day, reference, strict=True), _REFERENCE
-        ):
-            sound = 0.0 if place == normal.TEMP else 1.0
-            known = stands if now == now else NAN  # noqa: PLR0124  (NaN: not known now)
-            features[at] = sound if abs(known - sound) < stray else known
-        hour = [
-            stands if means[place] == means[place] else NAN for place, stands in zip(HOURLY, trend.hour, strict=False)
-        ]
-        half_day = trend.half_day
-        turns = [referred[at] / (half_day[at] or NAN) for at in (_TURN_FLOW, _TURN_HEAD)]
-        features[_HOUR:_STOP] = (*hour, trend.hour[-1], *turns)
+        if running and not self.troubled and now_us - self._frame_us >= FRAME_US:
+            self._learn(now_us, hertz, array("d", [*means[: normal.RATIOS], current_cv, flow_cv]))
 
     def _bin(self) -> int:
         """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""
@@ -686,22 +657,22 @@ class Well:
                     return other
         return whole
 
-    def _learn(self, now_us: int, frame: "array[float]") -> None:
+    def _learn(self, now_us: int, hertz: int, frame: "array[float]") -> None:
         """Let a frame wait until it is sure that it was healthy, and take in those that have waited."""
         if frame[normal.AMPERES] != frame[normal.AMPERES] and frame[normal.FLOW] != frame[normal.FLOW]:
             return
         span_us = max(now_us - self._frame_us, FRAME_US) if self._frame_us else FRAME_US
         self._frame_us = now_us
-        own = self.baselines.get(self._bin())
-        self._waiting.append((now_us, self._bin(), frame))
+        own = self.baselines.get(hertz)
+        self._waiting.append((now_us, hertz, frame))
         lag_us = int(self.settings.baseline_lag_h * 3600 * SECOND_US)
         if own is None or own.frames < normal.READY_FRAMES:
             lag_us = 0
         memory = max(self.settings.baseline_days * DAY_US / min(span_us, 4 * FRAME_US), 4.0)
         while self._waiting and now_us - self._waiting[0][0] >= lag_us:
-            _, hertz, waited = self._waiting.pop(0)
+            _, waited_hertz, waited = self._waiting.pop(0)
             self._frames += 1
-            self._at(hertz).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
+            self._at(waited_hertz).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
         self._find_scales()
 
     def _at(self, hertz: int) -> Baseline:
@@ -721,28 +692,12 @@ class Well:
         nearest = min(known, key=lambda other: (abs(other - hertz), other))
         return self.baselines[nearest].moved(hertz / nearest, abs(math.log(hertz / nearest)))
 
-    def _forget_scales(self) -> None:
-        self._spike_a = NAN
-        self._scales: Any = (_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, ((NAN, NAN),) * len(REFERRED))
-
     def _find_scales(self) -> None:
-        """Work out by what the means are divided, and within what they read 1."""
-        usual = self.baselines.get(self._bin()) or self._guess(self._bin())
-        if not usual.ready:
-            return
-        centres, strays = usual.centre[: normal.RATIOS], usual.tolerances(usual.doubt)
-        far = usual.tolerances(max(usual.reference_doubt, usual.doubt), normal.HALF_DAY_SPREADS)
-        temp, stray = centres[normal.TEMP], strays[normal.TEMP]
-        reference = [(usual.reference[place] or NAN, far[place]) for place in REFERRED]
-        self._spike_a = 1.1 * centres[normal.AMPERES]
-        self._scales = (
-            [1.0 / centre if centre > 0 else NAN for centre in centres],
-            [centre - centre * one for centre, one in zip(centres, strays, strict=False)],
-            [centre + centre * one for centre, one in zip(centres, strays, strict=False)],
-            temp,
-            stray,
-            reference,
-        )
+        """Work out the scales anew; those of before stand while the present baseline may not be judged by."""
+        hertz = self._bin()
+        found = scales_of(self.baselines.get(hertz) or self._guess(hertz))
+        if found.known:
+            self._scales = found
 
     def _astray(self) -> int:
         """How many of flow, intake pressure, current and head left their place over the half hour."""
@@ -756,10 +711,10 @@ class Well:
 
 
 _STEP: Final = FEATURE_INDEX["current_step"]
+_ASTRAY: Final = FEATURE_INDEX["channels_astray"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
 _INTERVAL: Final = FEATURE_INDEX["interval_min"]
 _HOUR: Final = FEATURE_INDEX["flow_hour"]
-_TURN_FLOW, _TURN_HEAD = REFERRED.index(normal.FLOW), REFERRED.index(normal.HEAD)
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]
 _BEFORE: Final = FEATURE_INDEX["load_before_stop"]
 _LOAD: Final = FEATURE_INDEX["load"]
