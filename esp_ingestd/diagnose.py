@@ -38,9 +38,10 @@ _TEXTS: Final = ("well_id", "timestamp", "received_at")
 
 
 class Line(NamedTuple):
-    """One payload of an input, as JSON or, of a table's row, as what stands in it; and its place: `FILE:LINE`."""
+    """One payload of an input, as JSON or, of a table's row, as what stands in it; and where it stands."""
 
-    place: str
+    name: str
+    number: int
     payload: bytes | Mapping[str, str | float]
 
 
@@ -177,7 +178,7 @@ class BackTest:
 
     def take_lines(self, lines: Iterable[Line], decoder: Decoder, refuse: IO[str]) -> None:
         """Judge telemetry payloads, oldest first; what is refused is named in `refuse`."""
-        for place, line in lines:
+        for name, number, line in lines:
             payload = line.strip() if isinstance(line, bytes) else line
             if not payload:
                 continue
@@ -185,7 +186,7 @@ class BackTest:
             decoded = _decoded(decoder, payload, received_us or FAR_US)
             if decoded.rejection is not None:
                 self._refused += sum(decoded.rejection.counts.values())
-                refuse.write(f"{place}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
+                refuse.write(f"{name}:{number}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
             for reading in decoded.readings:
                 self.take(reading if received_us else _arrived(reading, reading.timestamp_us))
 
@@ -342,7 +343,7 @@ def lines_of(inputs: Iterable[Path]) -> Iterator[Line]:
 
 def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
     for number, payload in enumerate(file, 1):
-        yield Line(f"{name}:{number}", payload)
+        yield Line(name, number, payload)
 
 
 def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
@@ -357,7 +358,7 @@ def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
         except ValueError:
             present = {key: read(cell) for (key, read), cell in zip(careful, row, strict=False) if cell and key}
         if present:
-            yield Line(f"{path}:{reader.line_num}", present)
+            yield Line(str(path), reader.line_num, present)
 
 
 def _number(cell: str) -> str | float:

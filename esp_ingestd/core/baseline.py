@@ -61,7 +61,7 @@ class Baseline:
         """It may be judged by."""
         return self.frames >= READY_FRAMES or self.doubt > 0
 
-    def learn(self, frame: "array[float]", memory_frames: float, *, young: bool) -> None:
+    def learn(self, frame: Sequence[float], memory_frames: float, *, young: bool) -> None:
         """Take in one 15-minute frame.
 
         Args:

@@ -248,9 +248,10 @@ class Diagnostician:
                 yield from self._tell_field(field, place, now_us, heard, 0)
             return
         left_us = [p.well.silence_us() - at_us + max(p.well.received_us, self._since_us) for p in heard]
-        if min(left_us, default=0) < 0:
+        soonest_us = min(left_us, default=LOOK_MOST_US) + 1
+        if soonest_us <= 0:
             yield from self._tell_silent(at_us, place, heard, field)
-        soonest_us = min((left + 1 for left in left_us if left >= 0), default=LOOK_MOST_US)
+            soonest_us = min((left + 1 for left in left_us if left >= 0), default=LOOK_MOST_US)
         self._look_us = at_us + min(max(soonest_us, LOOK_US), LOOK_MOST_US)
 
     def _tell_silent(

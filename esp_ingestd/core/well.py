@@ -154,6 +154,8 @@ MINUTE_US: Final = 60 * SECOND_US
 FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
 YOUNG_FRAMES: Final = 672
+WAITING: Final = 2 + normal.QUANTITIES
+"""Values of one frame that waits to be learned."""
 BASELINES_MOST: Final = 12
 HEALTHY_FLOW: Final = 0.8
 HEALTHY_HEAD: Final = 0.85
@@ -280,7 +282,8 @@ class Well:
         self._resume_us = 0
         self._frame_us = 0
         self._frames = 0
-        self._waiting: list[tuple[int, int, array[float]]] = []
+        self._waiting = array("d")
+        """Frames that may be learned later, oldest first: each its time, its whole Hz, and its means."""
         self._clock = Clock()
         self._quality = Quality()
         self._window = Window()
@@ -310,7 +313,10 @@ class Well:
         return {
             "values": [getattr(self, name) for name in _REMEMBERED],
             "baselines": {str(hertz): known.remember() for hertz, known in self.baselines.items()},
-            "waiting": [[at_us, hertz, list(frame)] for at_us, hertz, frame in self._waiting],
+            "waiting": [
+                [int(self._waiting[at]), int(self._waiting[at + 1]), list(self._waiting[at + 2 : at + WAITING])]
+                for at in range(0, len(self._waiting), WAITING)
+            ],
             "clock": self._clock.remember(),
             "quality": self._quality.remember(),
             "window": self._window.remember(),
@@ -325,7 +331,9 @@ class Well:
         if len(self.features) != len(FEATURES):
             raise ValueError("other features")
         self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
-        self._waiting = [(at_us, hertz, array("d", frame)) for at_us, hertz, frame in remembered["waiting"]]
+        self._waiting = array(
+            "d", [value for at_us, hertz, frame in remembered["waiting"] for value in (at_us, hertz, *frame)]
+        )
         self._clock.recall(remembered["clock"])
         self._quality.recall(remembered["quality"])
         self._window.recall(remembered["window"])
@@ -354,12 +362,12 @@ class Well:
 
     def distrust(self) -> None:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
-        self._waiting.clear()
+        del self._waiting[:]
 
     def relearn(self) -> None:
         """Forget what was normal, and begin to learn it: the well is another one, after a workover for example."""
         self.baselines.clear()
-        self._waiting.clear()
+        del self._waiting[:]
         self._quality.shifts = Shifts()
         self._frames = self._frame_us = 0
         self._scales = UNKNOWN_SCALES
@@ -643,7 +651,7 @@ class Well:
             window.slope(sums.S_TEMP) / 6,
         )
         if running and not self.troubled and now_us - self._frame_us >= FRAME_US:
-            self._learn(now_us, hertz, array("d", [*means[: normal.RATIOS], current_cv, flow_cv]))
+            self._learn(now_us, hertz, (*means[: normal.RATIOS], current_cv, flow_cv))
 
     def _bin(self) -> int:
         """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""
@@ -657,22 +665,23 @@ class Well:
                     return other
         return whole
 
-    def _learn(self, now_us: int, hertz: int, frame: "array[float]") -> None:
+    def _learn(self, now_us: int, hertz: int, frame: Sequence[float]) -> None:
         """Let a frame wait until it is sure that it was healthy, and take in those that have waited."""
         if frame[normal.AMPERES] != frame[normal.AMPERES] and frame[normal.FLOW] != frame[normal.FLOW]:
             return
         span_us = max(now_us - self._frame_us, FRAME_US) if self._frame_us else FRAME_US
         self._frame_us = now_us
         own = self.baselines.get(hertz)
-        self._waiting.append((now_us, hertz, frame))
+        self._waiting.extend((now_us, hertz, *frame))
         lag_us = int(self.settings.baseline_lag_h * 3600 * SECOND_US)
         if own is None or own.frames < normal.READY_FRAMES:
             lag_us = 0
         memory = max(self.settings.baseline_days * DAY_US / min(span_us, 4 * FRAME_US), 4.0)
-        while self._waiting and now_us - self._waiting[0][0] >= lag_us:
-            _, waited_hertz, waited = self._waiting.pop(0)
+        while self._waiting and now_us - self._waiting[0] >= lag_us:
+            _, waited_hertz, *waited = self._waiting[:WAITING]
+            del self._waiting[:WAITING]
             self._frames += 1
-            self._at(waited_hertz).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
+            self._at(int(waited_hertz)).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
         self._find_scales()
 
     def _at(self, hertz: int) -> Baseline:
