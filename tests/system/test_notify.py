@@ -131,9 +131,10 @@ def test_systemd_hears_of_a_reload_and_not_before_the_first_ready(daemon: Daemon
     with broker:
         assert not [each for each in daemon.hears("READY=1") if "RELOADING" in each]
         daemon.process.send_signal(signal.SIGHUP)
-        said = daemon.hears("READY=1")
-    (reloading,) = [each for each in said if each.startswith("RELOADING=1\nMONOTONIC_USEC=")]
-    assert 0 < int(reloading.rpartition("=")[2]) <= time.monotonic_ns() // 1_000
+        reloading: list[str] = []
+        while not reloading:  # the reload asked for before may end after the first READY=1, with one of its own
+            reloading = [each for each in daemon.hears("READY=1") if each.startswith("RELOADING=1\nMONOTONIC_USEC=")]
+    assert 0 < int(reloading[0].rpartition("=")[2]) <= time.monotonic_ns() // 1_000
 
 
 def test_a_process_that_stands_still_gives_no_sign_of_life(daemon: Daemon) -> None:
