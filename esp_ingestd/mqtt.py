@@ -372,7 +372,8 @@ class Mqtt:
                 began = time.monotonic()
                 try:
                     await self.connect()
-                    on_change("")
+                    if self.connected.is_set():
+                        on_change("")
                     await self._lost.wait()
                     if self._failure is not None:
                         raise self._failure
@@ -396,6 +397,8 @@ class Mqtt:
     async def connect(self) -> None:
         """Connect once: session resumed, subscribed, announced, what was not accepted published again.
 
+        It may be lost already when this returns: a broker may say goodbye together with its last answer.
+
         Raises:
             Unavailable: with what the broker or the network said.
 
@@ -409,7 +412,8 @@ class Mqtt:
             await self._open_socket(client)
             self.connection += 1
             if sock := client.socket():
-                asyncio.get_running_loop().add_reader(sock, self._on_readable)
+                if not self.paused:  # else `resume` does
+                    asyncio.get_running_loop().add_reader(sock, self._on_readable)
                 client.loop_write()
             await self._await_answer("CONNACK")
             if self._subscriptions:
@@ -421,6 +425,8 @@ class Mqtt:
             raise
         finally:
             self._answer = None
+        if self._lost.is_set():
+            return
         self.connected.set()
         if self._announce:
             self._outbox.appendleft(self._status(online=True))

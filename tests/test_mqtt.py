@@ -528,6 +528,23 @@ async def test_what_a_session_kept_may_come_for_long_before_the_answer_to_subscr
             await mqtt.connect()
 
 
+async def test_a_goodbye_together_with_the_answer_to_subscribing_is_no_connection() -> None:
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read_packet(reader)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        _, subscribe = await _read_packet(reader)
+        writer.write(b"\x90\x04" + subscribe[:2] + b"\x00\x01" + b"\xe0\x01\x8b")
+        await reader.read()
+        writer.close()
+
+    async with _served(broker) as port:
+        mqtt = Mqtt(MqttSettings(host="127.0.0.1", port=port), client_id="c", subscriptions=["t"], receive=Inbox())
+        await mqtt.connect()
+        assert not mqtt.connected.is_set()
+        assert not mqtt.is_listening
+        await mqtt.close()
+
+
 @pytest.mark.parametrize("says_so", [True, False])
 async def test_a_session_that_is_taken_over_is_told_and_not_fought_for(
     monkeypatch: pytest.MonkeyPatch, *, says_so: bool
