@@ -78,7 +78,7 @@ async def archive_days(
     A day that fails is reported, and the others go on.
 
     Raises:
-        ArchiveError: there is no archive, or another run is at work on it (Busy).
+        ArchiveError: there is no archive, it is away, or another run is at work on it (Busy).
         Unavailable: the database is away.
 
     Cancel: the day that was under way stays as it was.
@@ -112,7 +112,7 @@ async def verify(
     """Read archived days back and compare file, manifest and, while they are there, the rows of the database.
 
     Raises:
-        ArchiveError: there is no archive, or another run is at work on it (Busy).
+        ArchiveError: there is no archive, it is away, or another run is at work on it (Busy).
         Unavailable: the database is away.
     """
     place = open_place(settings.archive.url)
