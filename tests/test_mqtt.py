@@ -577,7 +577,7 @@ async def test_a_session_that_is_taken_over_is_told_and_not_fought_for(
     if says_so:
         assert pauses == [TAKEN_OVER_MAX_S]
     else:
-        assert pauses == [0.5, 1.0, 2.0, 4.0, REFUSED_MAX_S]
+        assert pauses == [0.5, 1.0, 2.0, BACKOFF_MAX_S, REFUSED_MAX_S]
         assert "another daemon with client id 'ours'" in heard[-1]
 
 
