@@ -45,6 +45,35 @@ class Line(NamedTuple):
     payload: bytes | Mapping[str, str | float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which readings are judged; by default all."""
+
+    wells: Sequence[str] = ()
+    """Their ids; none means all of them."""
+    since_us: int | None = None
+    """From this time on, microseconds since 1970 UTC; None: from the first reading."""
+    until_us: int | None = None
+    """Before this time; None: to the last reading."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no reading can be among them."""
+        return self.since_us is not None and self.until_us is not None and self.since_us >= self.until_us
+
+    def takes(self, reading: Reading) -> bool:
+        """Whether this one is."""
+        well_id, timestamp_us = reading[:2]
+        return (
+            (not self.wells or well_id in self.wells)
+            and (self.since_us is None or timestamp_us >= self.since_us)
+            and (self.until_us is None or timestamp_us < self.until_us)
+        )
+
+
+EVERYTHING: Final = Choice()
+
+
 @dataclass(slots=True)
 class Standing:
     """One alarm of a back-test, from its raising to its clearing."""
@@ -142,18 +171,25 @@ class BackTest:
     Args:
         trials: the trees; the events of the first are told.
         tell: hears the first trial's events, in order.
+        choice: which of the readings to judge.
         explain: hears, for each reading, the questions asked, the values they saw, and the answers.
+        explain_since_us: not for readings before this time, microseconds since 1970 UTC; they are judged all the same.
     """
 
     def __init__(
         self,
         trials: Sequence[Trial],
         tell: Callable[[AlarmEvent], object],
+        *,
+        choice: Choice = EVERYTHING,
         explain: Callable[[str], object] | None = None,
+        explain_since_us: int = 0,
     ) -> None:
         self._trials = trials
         self._tell = tell
+        self._choice = choice
         self._explain = explain
+        self._explain_since_us = explain_since_us
         self._readings = 0
         self._refused = 0
         self._first_us: dict[str, int] = {}
@@ -169,7 +205,7 @@ class BackTest:
         if is_late or well_id not in self._first_us:
             self._first_us[well_id] = min(self._first_us.get(well_id, timestamp_us), timestamp_us)
         self._hear([trial.take(reading) for trial in self._trials])
-        if self._explain is not None:
+        if self._explain is not None and timestamp_us >= self._explain_since_us:
             if is_late:
                 self._explain(f"{to_iso(timestamp_us)} {well_id}: late, stored and not diagnosed")
                 return
@@ -178,6 +214,7 @@ class BackTest:
 
     def take_lines(self, lines: Iterable[Line], decoder: Decoder, refuse: IO[str]) -> None:
         """Judge telemetry payloads, oldest first; what is refused is named in `refuse`."""
+        chooses = self._choice != EVERYTHING
         for name, number, line in lines:
             payload = line.strip() if isinstance(line, bytes) else line
             if not payload:
@@ -188,22 +225,11 @@ class BackTest:
                 self._refused += sum(decoded.rejection.counts.values())
                 refuse.write(f"{name}:{number}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
             for reading in decoded.readings:
-                self.take(reading if received_us else _arrived(reading, reading.timestamp_us))
+                if not chooses or self._choice.takes(reading):
+                    self.take(reading if received_us else _arrived(reading, reading.timestamp_us))
 
-    async def take_stored(
-        self,
-        settings: "DatabaseSettings",
-        well_ids: Sequence[str],
-        since_us: int | None,
-        until_us: int | None,
-    ) -> None:
-        """Judge what the database holds.
-
-        Args:
-            settings: where it is.
-            well_ids: the wells; none means all of them.
-            since_us: from this time on, microseconds since 1970 UTC; None: from the first reading.
-            until_us: before this time; None: to the last reading.
+    async def take_stored(self, settings: "DatabaseSettings") -> None:
+        """Judge what a database holds.
 
         Raises:
             Unavailable: the database cannot be read.
@@ -214,8 +240,9 @@ class BackTest:
 
         database = Database(settings, name="esp-ingestd diagnose", read_only=True)
         try:
-            well_ids = await names_of_wells(database, well_ids)
-            span = await database.span_of_readings(well_ids, since_us, until_us) if well_ids else None
+            well_ids = await names_of_wells(database, self._choice.wells)
+            chosen = (well_ids, self._choice.since_us, self._choice.until_us)
+            span = await database.span_of_readings(*chosen) if well_ids else None
             if span is None:
                 return
             first_us, last_us = span
@@ -234,8 +261,9 @@ class BackTest:
 
     def lines(self) -> Iterator[str]:
         """What it came to, for people: a table by diagnosis; of two trees both, and the alarms of only one."""
-        wells = len(self._last_us)
-        yield f"{self._readings} readings, {self._refused} refused, {wells} wells, {self._well_days:.1f} days"
+        wells = f"{len(self._last_us)} well{'s' * (len(self._last_us) != 1)}"
+        yield f"{self._readings} readings, {self._refused} refused, {wells}, {self._well_days:.1f} days"
+        yield from (f"no reading of {each} among them" for each in self._choice.wells if each not in self._last_us)
         yield from self._table()
         if len(self._trials) > 1:
             yield from self._differences()

@@ -1,10 +1,10 @@
-"""Diagrams in the documents, drawn from what they show, in Mermaid's language.
+"""Diagrams in the documents, drawn from what they show, in Mermaid's language; and a table of the features.
 
     esp-ingestd diagram tree --into docs/decision-tree.md
     esp-ingestd diagram alarm --into docs/diagnosis.md
 
-write one anew where it stands: in the block fenced as `mermaid` behind its mark. A test compares, so that none goes
-stale.
+write one anew where it stands: in the block fenced as `mermaid`, or the table, behind its mark. A test compares, so
+that none goes stale.
 """
 
 import re
@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from esp_ingestd.core.alarm import Signal
-from esp_ingestd.core.feature import STATES, TURNING
+from esp_ingestd.core.feature import FEATURES, STATES, TURNING
 from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Group, Question, Tree
 
 # Fill and border of a diagnosis, by severity; legible on light and dark pages.
@@ -26,6 +26,7 @@ _COLOURS: Final = {
     "critical": ("#fbd5d5", "#b3261e"),
 }
 _WIDE: Final = '%%{init: {"flowchart": {"wrappingWidth": 420}}}%%'
+TABLE: Final = "features"  # the one that is no picture
 _State = TypeVar("_State", bound=Enum)
 
 
@@ -107,14 +108,21 @@ def _text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
+def feature_table() -> str:
+    """What questions may ask about, as a table in Markdown: by name, in which unit, and what it is."""
+    rows = (f"| `{each.name}` | {'' if each.unit == '1' else each.unit} | {each.describes} |\n" for each in FEATURES)
+    return "".join(["| feature | unit | what it is |\n| --- | --- | --- |\n", *rows])
+
+
 def _block(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- esp-ingestd diagram {name}\b[^>]*-->\n+```mermaid\n)(.*?)(```\n)", re.DOTALL)
+    inside = r"()((?:\|[^\n]*\n)+)()" if name == TABLE else r"(```mermaid\n)(.*?)(```\n)"
+    return re.compile(rf"(<!-- esp-ingestd diagram {name}\b[^>]*-->\n+){inside}", re.DOTALL)
 
 
 def drawn(page: str, name: str) -> str | None:
     """The diagram of this name that a page holds; None if it has no place for it."""
     found = _block(name).search(page)
-    return found[2] if found else None
+    return found[3] if found else None
 
 
 def redraw(page: str, name: str, diagram: str) -> str:
@@ -124,5 +132,6 @@ def redraw(page: str, name: str, diagram: str) -> str:
         ValueError: the page has no place for it.
     """
     if drawn(page, name) is None:
-        raise ValueError(f"no block fenced as mermaid behind `<!-- esp-ingestd diagram {name} -->`")
-    return _block(name).sub(lambda found: found[1] + diagram + found[3], page)
+        what = "table" if name == TABLE else "block fenced as mermaid"
+        raise ValueError(f"no {what} behind `<!-- esp-ingestd diagram {name} -->`")
+    return _block(name).sub(lambda found: found[1] + found[2] + diagram + found[4], page)

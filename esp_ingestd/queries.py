@@ -312,7 +312,7 @@ def _what_lacks(now_us: int, marked_us: int | None) -> list[str]:
     if marked_us is None or now_us - marked_us <= FRESH_US:
         return []
     due = "; `esp-ingestd maintenance` is due" if now_us - marked_us > DUE_US else ""
-    return [f"what came since {to_second(to_iso(marked_us))} is not all in yet{due}"]
+    return [f"what came since {to_second(to_iso(marked_us))} is not all counted yet{due}"]
 
 
 def _summed(name: str, total: Mapping[str, Any], letters: int, length_s: float) -> Row:

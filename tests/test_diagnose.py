@@ -145,7 +145,7 @@ def test_refused_lines_go_to_standard_error_with_place_and_reason(folder: Path) 
         ["/w.jsonl:2:", "naive_timestamp:"],
         ["/w.jsonl:64:", "naive_timestamp:"],
     ]
-    assert "61 readings, 4 refused, 1 wells" in result.stderr
+    assert "61 readings, 4 refused, 1 well," in result.stderr
 
 
 def test_a_refused_row_of_a_csv_is_named_by_its_line(folder: Path) -> None:
@@ -181,6 +181,34 @@ def test_explain_names_questions_answers_and_values(folder: Path) -> None:
     assert "  no  MOTOR_OVERTEMP: Is it hot? motor_temp 100" in result.stderr
     assert "  yes MOTOR_OVERTEMP: Is it hot? motor_temp 140" in result.stderr
     assert "MOTOR_OVERTEMP is active since 2026-03-01T00:01:00Z" in result.stderr
+
+
+def test_an_explanation_has_units_and_names_what_is_not_known(folder: Path) -> None:
+    asked = tree().replace('["motor_temp > 130"]', '["motor_temp > 130", "unknown(pip_ratio) or pip_ratio < 0.9"]')
+    (folder / "tree.toml").write_text(asked)
+    explained = run(folder, "--explain", given=hot_for(1, 2, 2)).stderr.splitlines()
+    assert "  no  MOTOR_OVERTEMP: Is it hot? motor_temp 100 degC" in explained
+    assert "  yes MOTOR_OVERTEMP: Is it hot? motor_temp 140 degC; not known: pip" in explained
+
+
+def test_what_is_explained_may_begin_later_than_what_is_judged(folder: Path) -> None:
+    lines = hot_for(10, 20, 60)
+    result = run(folder, "--explain-since", at(11), "--until", at(13), given=lines)
+    explained = [each for each in result.stderr.splitlines() if each.startswith("2026")]
+    assert explained == ["2026-03-01T00:11:00Z W: warm-up", "2026-03-01T00:12:00Z W: warm-up"]
+    assert result.stderr.count("MOTOR_OVERTEMP is active since 2026-03-01T00:10:00Z") == 2
+    assert told(result) == HOT[:1]
+    assert "13 readings" in result.stderr
+
+
+def test_wells_and_times_are_chosen_in_a_file(folder: Path) -> None:
+    lines = [*hot_for(10, 20, 60, "A"), *hot_for(10, 20, 60, "B"), *hot_for(10, 20, 60, "C")]
+    lines.sort(key=lambda text: json.loads(text)["timestamp"])
+    path = file_of(folder, "three.jsonl", lines)
+    result = run(folder, path, "--well", "A", "--well", "C", "--well", "Z", "--since", at(10), "--until", at(15))
+    assert told(result) == ["raised MOTOR_OVERTEMP A 10", "raised MOTOR_OVERTEMP C 10"]
+    assert "10 readings, 0 refused, 2 wells" in result.stderr
+    assert "no reading of Z among them" in result.stderr
 
 
 def summary_of(result: Result) -> dict[str, list[str]]:
@@ -219,7 +247,8 @@ def test_two_trees_are_compared_on_the_same_readings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--well", "W"), "give --config or --dsn"),
+        (("--since", "2026-03-02", "--until", "2026-03-01T23:00"), "--since 2026-03-02: is not before --until"),
+        (("--explain-since", "noon"), "--explain-since noon: allowed are ISO 8601"),
         (("--dsn", "postgresql://x/y", "some.csv"), "either INPUT or --dsn"),
         (("--dsn", "postgresql://x/y", "--since", "soon"), "--since soon: allowed are ISO 8601"),
         (("--dsn", "postgresql://x/y", "--since", "1h", "--until", "2h"), "--since 1h: is not before --until 2h"),

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from esp_ingestd.cli import app
 from esp_ingestd.core.alarm import SHELF, TABLE, AlarmEvent
+from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.tree import Tree
-from esp_ingestd.diagram import alarm_diagram, drawn, tree_diagram
+from esp_ingestd.diagram import alarm_diagram, drawn, feature_table, tree_diagram
 
 ROOT = Path(__file__).parents[1]
 TREE = (ROOT / "config" / "decision_tree.toml").read_text()
@@ -29,6 +30,13 @@ def test_the_page_shows_the_tree_that_ships() -> None:
 def test_the_page_shows_the_life_of_an_alarm_as_its_tables_have_it(name: str, diagram: str) -> None:
     page = (ROOT / "docs" / "diagnosis.md").read_text()
     assert drawn(page, name) == diagram, f"run `esp-ingestd diagram {name} --into docs/diagnosis.md`"
+
+
+def test_the_page_lists_every_feature_with_its_unit() -> None:
+    assert drawn(PAGE, "features") == feature_table(), "run `esp-ingestd diagram features --into docs/decision-tree.md`"
+    assert "| `trip_margin` | K | trip temperature less motor temperature |\n" in PAGE
+    for name in FEATURE_INDEX:
+        assert f"| `{name}` |" in PAGE
 
 
 def test_every_transition_is_drawn() -> None:
@@ -79,6 +87,10 @@ def test_a_page_is_drawn_anew_in_its_place(tmp_path: Path) -> None:
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("```\nafter\n")
     assert drawn(page.read_text(), "tree") == CliRunner().invoke(app, ["diagram", "tree"]).stdout
+    page.write_text("<!-- esp-ingestd diagram features -->\n| old |\n\nafter\n")
+    assert CliRunner().invoke(app, ["diagram", "features", "--into", str(page)]).exit_code == 0
+    assert page.read_text().endswith("|\n\nafter\n")
+    assert drawn(page.read_text(), "features") == CliRunner().invoke(app, ["diagram", "features"]).stdout
     page.write_text("```mermaid\n```\n")
     result = CliRunner().invoke(app, ["diagram", "tree", "--into", str(page)])
     assert result.exit_code == 1

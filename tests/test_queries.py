@@ -359,7 +359,7 @@ async def test_summary_says_what_lacks(asked: Database, migrated: FreshDatabase)
             minutes,
         )
         (note,) = (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes
-        assert "is not all in yet" in note
+        assert "is not all counted yet" in note
         assert note.endswith("`esp-ingestd maintenance` is due") == due
     await connection.execute("DELETE FROM esp_rollup_marks WHERE bucket > now() - interval '1 day'")
     await connection.execute("INSERT INTO esp_rollup_marks VALUES ('2013-06-01', NULL, '2013-06-01')")
@@ -443,7 +443,7 @@ async def test_hourly_history_says_what_it_lacks(asked: Database, migrated: Fres
     await connection.close()
     assert (await notes())[
         1
-    ] == "what came since 2026-01-02T03:04:05Z is not all in yet; `esp-ingestd maintenance` is due"
+    ] == "what came since 2026-01-02T03:04:05Z is not all counted yet; `esp-ingestd maintenance` is due"
 
 
 async def test_alarm_history_oldest_first(asked: Database) -> None:

@@ -49,19 +49,29 @@ def diagnose(
     ] = None,
     well: Annotated[
         list[str] | None,
-        typer.Option(metavar="WELL", help="From the database only this well. Repeatable. Default: all."),
+        typer.Option(metavar="WELL", help="Judge only this well. Repeatable. Default: all."),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="From the database only from then on: ISO 8601 (without offset UTC), or 90d. Default: all.",
+            help="Judge only readings from then on: ISO 8601 (without offset UTC), or 90d ago. Default: all.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="From the database only before then, likewise. Default: all.")
+        str | None, typer.Option(metavar="TIME", help="Judge only readings before then, likewise. Default: all.")
     ] = None,
-    explain: Annotated[bool, typer.Option(help="For each reading, the questions asked, to standard error.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="For each reading, the questions asked, to standard error.")
+    ] = False,
+    explain_since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="--explain, but only from then on; what came before is judged all the same, since it says what is "
+            "normal for a well. Default: every reading that is judged.",
+        ),
+    ] = None,
     summary: Annotated[bool, typer.Option(help="A table of the diagnoses at the end, to standard error.")] = True,
 ) -> None:
     """Back-test: telemetry in, oldest first; alert events out as JSON lines.
@@ -73,15 +83,16 @@ def diagnose(
     from functools import partial
 
     from esp_ingestd.core.decode import Decoder
-    from esp_ingestd.diagnose import BackTest, Trial, lines_of
+    from esp_ingestd.diagnose import BackTest, Choice, Trial, lines_of
     from esp_ingestd.shipped import load_tree
 
     settings = load(config) if config else None
     from_database = dsn is not None or (config is not None and not inputs)
     if from_database and inputs:
         refuse("either INPUT or --dsn, not both")
-    if not from_database and (well or since or until):
-        refuse("--well, --since and --until choose from the database: give --config or --dsn, and no INPUT")
+    choice = Choice(wells=well or (), since_us=to_moment("--since", since), until_us=to_moment("--until", until))
+    if choice.is_empty:
+        refuse(f"--since {since}: is not before --until {until}")
     say = partial(print, file=sys.stderr)
     settings_of = _settings_of(wells or (settings.diagnosis.wells_file if settings else None))
     tree = tree or (settings.diagnosis.tree_file if settings else None)
@@ -89,7 +100,9 @@ def diagnose(
     test = BackTest(
         [Trial(str(each or "the shipped tree"), load_tree(each), settings_of) for each in trees],
         tell=lambda event: sys.stdout.write(json.dumps(event.payload(), separators=(",", ":")) + "\n"),
-        explain=say if explain else None,
+        choice=choice,
+        explain=say if explain or explain_since else None,
+        explain_since_us=to_moment("--explain-since", explain_since) or 0,
     )
     if from_database:
         import asyncio
@@ -97,11 +110,8 @@ def diagnose(
         from esp_ingestd.config import database_at
 
         database = database_at(dsn or "") if dsn is not None or settings is None else settings.database
-        since_us, until_us = to_moment("--since", since), to_moment("--until", until)
-        if since_us is not None and until_us is not None and since_us >= until_us:
-            refuse(f"--since {since}: is not before --until {until}")
         try:
-            asyncio.run(test.take_stored(database, well or [], since_us, until_us))
+            asyncio.run(test.take_stored(database))
         except ValueError as error:  # there is no such well
             refuse(str(error))
     else:
@@ -132,10 +142,16 @@ class Drawing(StrEnum):
     TREE = "tree"
     ALARM = "alarm"
     SHELF = "shelf"
+    FEATURES = "features"
 
 
 def diagram(
-    what: Annotated[Drawing, typer.Argument(help="The decision tree, the life of an alarm, or how one is shelved.")],
+    what: Annotated[
+        Drawing,
+        typer.Argument(
+            help="The decision tree, the life of an alarm, how one is shelved, or what questions may ask about."
+        ),
+    ],
     *,
     tree: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The decision tree. Default: the shipped one.")
@@ -149,13 +165,14 @@ def diagram(
 ) -> None:
     """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
     from esp_ingestd.core.alarm import SHELF, TABLE
-    from esp_ingestd.diagram import alarm_diagram, redraw, tree_diagram
+    from esp_ingestd.diagram import alarm_diagram, feature_table, redraw, tree_diagram
     from esp_ingestd.shipped import load_tree
 
     drawing = {
         Drawing.TREE: lambda: tree_diagram(load_tree(tree)),
         Drawing.ALARM: lambda: alarm_diagram(TABLE),
         Drawing.SHELF: lambda: alarm_diagram(SHELF),
+        Drawing.FEATURES: feature_table,
     }[what]()
     if into is None:
         sys.stdout.write(drawing)

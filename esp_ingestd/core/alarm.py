@@ -231,7 +231,7 @@ class AlarmEvent:
         flat = self.payload()
         for key in ("evidence", "path"):
             del flat[key]
-        flat["actions"] = "; ".join(self.actions)
+        flat["actions"] = "; ".join(action.removesuffix(".") for action in self.actions)
         flat["active"] = self.state != "cleared"
         return flat
 
@@ -428,7 +428,7 @@ class Alarm:
             return f"is {self.state.value} since {to_iso(self.raised_us)}, alarm {self.alarm_id}"
         waits = [
             f"question {number} met for {(now_us - watch.met_us) // SECOND_US} of {question.on_delay_us // SECOND_US}"
-            f" s, {watch.samples} of {question.min_samples} readings"
+            f" s, in {watch.samples} readings of {question.min_samples} at least"
             for number, (question, watch) in enumerate(zip(self.diagnosis.questions, self.watches, strict=True), 1)
             if watch.met_us != NEVER
         ]

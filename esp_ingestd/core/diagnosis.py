@@ -337,9 +337,11 @@ class Diagnostician:
         for question in self._tree.questions:
             if question.states & well.state and question.bit & patient.enabled:
                 name = self._tree.diagnoses[question.diagnosis].name
-                word, _, missing = answer(question, well.features).partition("not assessable ")
-                saw = [f"{name} {value:g}" for name, value in evidence(question, well.features).items()]
-                yield f"  {word or '?':<4}{name}: {question.ask} {', '.join([*saw, missing] if missing else saw)}"
+                word, _, unknown = answer(question, well.features).partition(" without ")
+                mark = "?" if word == "not assessable" else word.removesuffix(",")
+                saw = [", ".join(_with_units(evidence(question, well.features)))]
+                saw += [f"not known: {unknown}"] if unknown else []
+                yield f"  {mark:<4}{name}: {question.ask} {'; '.join(filter(None, saw))}"
         for alarm in patient.alarms.values():
             yield f"  {alarm.diagnosis.name} {alarm.describe(well.last_us)}"
 
@@ -841,6 +843,12 @@ def evidence(question: Question, features: Sequence[float]) -> dict[str, float]:
         for place in question.features
         if features[place] == features[place]
     }
+
+
+def _with_units(values: Mapping[str, float]) -> Iterator[str]:
+    for name, value in values.items():
+        unit = FEATURES[FEATURE_INDEX[name]].unit
+        yield f"{name} {value:g}" if unit == "1" else f"{name} {value:g} {unit}"
 
 
 def message(diagnosis: Diagnosis, question: Question, features: Sequence[float], channels: str) -> str:
