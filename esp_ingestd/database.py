@@ -39,7 +39,7 @@ from esp_ingestd.core.batch import Batch, DeadLetter, Written
 from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
-from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
+from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable, in_words
 from esp_ingestd.rollup import (
     COUNT_ALARMS,
     COUNT_DAY,
@@ -887,7 +887,7 @@ def _to_unavailable(error: BaseException, address: str) -> Unavailable | None:
     if isinstance(error, TimeoutError):
         return Unavailable(f"database {address}: no answer in time", kind="timeout")
     if isinstance(error, (OSError, ssl.SSLError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
-        return Unavailable(f"database {address}: {error or type(error).__name__}", kind="connection")
+        return Unavailable(f"database {address}: {in_words(error)}", kind="connection")
     return None
 
 

@@ -1,6 +1,11 @@
 """The few exceptions that cross a module's border. Each text says what was attempted, with what, and what to do."""
 
+import os
+import re
 from collections.abc import Sequence
+from typing import Final
+
+_NUMBER: Final = re.compile(r"\[Errno (-?\d+)\] ?")
 
 
 class ConfigurationError(Exception):
@@ -36,3 +41,17 @@ class SchemaOutdated(Unavailable):
 
 class Refused(Exception):  # noqa: N818 - a verdict of the database
     """The database refuses this for good; asking again cannot help."""
+
+
+def in_words(error: BaseException) -> str:
+    """What the system says, as people know it: no number, and none of what libraries put in place of its text.
+
+    Of an attempt at several addresses, of which asyncio tells all, the first error counts.
+    """
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error) or type(error).__name__
+    number = _NUMBER.search(text)
+    if number is None:
+        return text
+    return os.strerror(int(number[1])) if int(number[1]) > 0 else _NUMBER.sub("", text)

@@ -40,7 +40,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from esp_ingestd import __version__
 from esp_ingestd.config import MqttSettings
 from esp_ingestd.core.decode import KEPT_BYTES, LONGEST_TOPIC, MAX_TOPICS
-from esp_ingestd.errors import Unavailable
+from esp_ingestd.errors import Unavailable, in_words
 
 READ_BYTES: Final = 65_536  # at once; about 250 single readings, 5 ms of work before the loop runs again
 WINDOW: Final = 16  # publications that the broker has not accepted; Mosquitto takes 20 by default
@@ -532,7 +532,9 @@ class Mqtt:
             if settings.tls_cert_file:
                 context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
         except OSError as error:
-            raise Unavailable(f"certificates of broker {self.address}: {error}", kind="certificate") from error
+            raise Unavailable(
+                f"certificates of broker {self.address}: {in_words(error)}", kind="certificate"
+            ) from error
         return context
 
     async def _open_socket(self, client: _Paho) -> None:
@@ -559,7 +561,7 @@ class Mqtt:
         except ssl.SSLCertVerificationError as error:
             raise Unavailable(f"broker {self.address}: {error.verify_message}", kind="certificate") from error
         except (OSError, ValueError) as error:
-            raise Unavailable(f"broker {self.address}: {error}", kind="connection") from error
+            raise Unavailable(f"broker {self.address}: {in_words(error)}", kind="connection") from error
 
     def _start_connection(self, client: _Paho) -> None:
         settings = self._settings

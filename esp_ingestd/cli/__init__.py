@@ -75,7 +75,7 @@ app = _program()
 
 def main() -> None:
     """The console script."""
-    from esp_ingestd.errors import ConfigurationError, Unavailable
+    from esp_ingestd.errors import ConfigurationError, Unavailable, in_words
 
     try:
         app()
@@ -86,12 +86,5 @@ def main() -> None:
             print(fault, file=sys.stderr)  # noqa: T201 - plain lines, whatever the terminal
         sys.exit(EX_CONFIG)
     except (Unavailable, OSError) as error:
-        print(f"esp-ingestd: {_why(error)}", file=sys.stderr)  # noqa: T201 - likewise
+        print(f"esp-ingestd: {in_words(error)}", file=sys.stderr)  # noqa: T201 - likewise
         sys.exit(1)
-
-
-def _why(error: Exception) -> str:
-    """In words, without the number of an error of the system."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
