@@ -241,8 +241,10 @@ def _start(stack: ExitStack, wishes: Wishes, console: Console) -> Stage:
     url = f"http://{HOST}:{http_port}"
     _say(console, "metrics", f"{url}/metrics")
     _say(console, "health", f"{url}/health")
+    ask = f"{_program()} alarms --config {shlex.quote(str(folder / 'esp-ingestd.toml'))}"
+    _say(console, "ask", ask)
     _say(console, "wells", _describe_wells(wishes, wells) + "\n")
-    places = {"metrics": f"{url}/metrics", "health": f"{url}/health", "broker": broker.url}
+    places = {"ask": ask, "metrics": f"{url}/metrics", "health": f"{url}/health", "broker": broker.url}
     places |= {"database": f"psql {database.dsn}", "to end": _ending(wishes)}
     return Stage(
         wishes=wishes,
@@ -260,6 +262,12 @@ def _start(stack: ExitStack, wishes: Wishes, console: Console) -> Stage:
         ),
         console=console,
     )
+
+
+def _program() -> str:
+    """How this program is called, to be called again."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "esp-ingestd" else f"{sys.executable} -m esp_ingestd"
 
 
 def _describe_wells(wishes: Wishes, wells: Field) -> str:

@@ -241,7 +241,7 @@ class FieldView:
         return _apart(left, Text(told if wide else "", style="dim"))
 
     def _wells(self, rows: int, *, wide: bool) -> Iterator[RenderableType]:
-        columns = COLUMNS if wide else COLUMNS[:4]
+        columns = COLUMNS if wide else COLUMNS[:3]  # of 80 characters the names of alarms need the rest
         table = Table(box=None, expand=True, header_style="dim", padding=(0, 1))
         table.add_column("well", no_wrap=True)
         table.add_column("state", no_wrap=True)
@@ -327,6 +327,8 @@ def describe(event: Mapping[str, Any]) -> str:
 
 def _tell(event: Mapping[str, Any]) -> str:
     """What the event says; of a cleared alarm, why it is over."""
+    if event["diagnosis"] == "TRIP" and event["reason"] == "returned":
+        return "The pump was started again."
     return CLEARED.get(event["reason"]) or str(event["message"])
 
 

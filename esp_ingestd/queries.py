@@ -304,7 +304,16 @@ async def summary(database: Database, patterns: Iterable[str], since_us: int) ->
     ]
     ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK, period.since_us)]
     notes = _what_lacks(now_us, marked_us)
+    if not any(row["readings"] for row in rows):
+        notes += await _none_since(database, days, period.since_us)
     return Answer(SUMMARY_COLUMNS, rows, _field(rows, letters.total(), period), notes)
+
+
+async def _none_since(database: Database, days: Mapping[str, Sequence[int]], since_us: int) -> list[str]:
+    """A note where no well has sent a reading since then: when the newest was."""
+    last = [reading["timestamp"] for reading in (await _last_readings(database, days)).values() if reading]
+    is_older = bool(last) and max(last) < since_us
+    return [f"the newest reading of all is of {to_second(to_iso(max(last)))}"] if is_older else []
 
 
 def _what_lacks(now_us: int, marked_us: int | None) -> list[str]:

