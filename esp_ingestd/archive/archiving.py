@@ -1,13 +1,15 @@
 """Archiving closed days, and reading them back.
 
 COPY --> block of messages --> rows --> merged with the old file --> Parquet file and checksums --> read back
-(the event loop, one block ahead)   (a thread)
+(the event loop, some blocks ahead) (a thread)
 """
 
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -55,7 +57,13 @@ from esp_ingestd.core.reading import to_iso
 from esp_ingestd.database import Session
 from esp_ingestd.progress import Progress
 
-BLOCK_BYTES: Final = 8 * 1024 * 1024  # about 35 000 readings; three of them are in memory at once
+BLOCK_BYTES: Final = 4 * 1024 * 1024  # about 17 000 readings
+BLOCKS_AHEAD: Final = 3
+"""Of blocks begun or waiting. A row group is written with every eighth block, which takes as long as five others: so
+the server, which is the slowest, needs not wait for that."""
+SMALL_BYTES: Final = 128 * 1024
+NAP_S: Final = 0.001
+"""The server sends 8 KB at a time, and each that wakes us costs 90 us; after a nap there are ten and more to be had."""
 Days = Callable[[date], bool]
 Finished = TypeVar("Finished")
 
@@ -198,7 +206,7 @@ class _DayMerge:
 
 
 class _Blocks:
-    """What COPY sends, cut into blocks of whole messages; a thread works on one while the next arrives.
+    """What COPY sends, cut into blocks of whole messages; a thread works on them in their order while more arrive.
 
     The server sends a row a message (its manual, 55.2.6), and asyncpg hands on whole messages.
     """
@@ -207,7 +215,8 @@ class _Blocks:
         self._work = work
         self._pace = pace
         self._held = bytearray()
-        self._ahead: asyncio.Future[Any] | None = None
+        self._thread = ThreadPoolExecutor(1, "archive")
+        self._begun: deque[asyncio.Future[Any]] = deque()
 
     async def add(self, data: bytes) -> None:
         """More messages."""
@@ -215,26 +224,36 @@ class _Blocks:
         if len(self._held) >= BLOCK_BYTES:
             await self._flush()
             await self._pace.pause()
+        elif len(data) < SMALL_BYTES:
+            await asyncio.sleep(NAP_S)
 
     async def finish(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
         """Nothing more comes: begin what is to be done once all of it is worked on."""
         await self._flush()
-        return await self._start(work)
+        await self._wait(0)
+        return self._start(work)
 
     async def settle(self) -> None:
         """Wait until no thread works on it, whatever came of that."""
-        if self._ahead:
-            await asyncio.wait([self._ahead])
-            self._ahead.exception()
+        for begun in self._begun:
+            if not begun.cancel() and not begun.cancelled():
+                begun.exception()  # so that nobody says it was never looked at
+        await asyncio.to_thread(self._thread.shutdown)
 
     async def _flush(self) -> None:
         block, self._held = bytes(self._held), bytearray()
-        await self._start(lambda: self._work(block))
+        await self._wait(BLOCKS_AHEAD - 1)
+        self._start(lambda: self._work(block))
 
-    async def _start(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
-        if self._ahead:
-            await asyncio.shield(self._ahead)
-        self._ahead = begun = asyncio.ensure_future(asyncio.to_thread(work))
+    async def _wait(self, most: int) -> None:
+        """Until no more than so many are under way; with the fault of the first that has one."""
+        while len(self._begun) > most:
+            await asyncio.shield(self._begun[0])
+            self._begun.popleft()
+
+    def _start(self, work: Callable[[], Finished]) -> "asyncio.Future[Finished]":
+        begun = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._begun.append(begun)
         return begun
 
 

@@ -219,12 +219,12 @@ def _hash(values: pa.Array, nulls: Any, lengths: Any, out: Any) -> None:  # noqa
 
     Each into a hash of its own, so that it does not matter how rows are divided into batches.
     """
-    nulls.update(values.is_null().cast(pa.uint8()).buffers()[1])
+    nulls.update(values.is_null().cast(pa.uint8()).buffers()[1] if values.null_count else bytes(len(values)))
     if not pa.types.is_string(values.type):
         zero = pa.scalar(0, pa.int64()).cast(values.type)
-        out.update(_slice(values.fill_null(zero), 8))
+        out.update(_slice(values.fill_null(zero) if values.null_count else values, 8))
         return
-    filled = values.fill_null("")
+    filled = values.fill_null("") if values.null_count else values
     sizes = compute.binary_length(filled)
     lengths.update(_slice(sizes, 4))
     first = memoryview(filled.buffers()[1]).cast("i")[filled.offset]

@@ -64,6 +64,10 @@ class Merger:
     def _together(self, old: Rows, new: Rows) -> Rows:
         if not (old.num_rows and new.num_rows):
             return new if new.num_rows else old
+        if old.equals(
+            new
+        ):  # as nearly always when a day is verified; what was received at the same moment is the new one
+            return new
         ages = pa.repeat(pa.scalar(0, pa.int8()), old.num_rows), pa.repeat(pa.scalar(1, pa.int8()), new.num_rows)
         both = pa.Table.from_batches([old, new]).append_column(AGE, pa.chunked_array(ages))
         both = both.sort_by([(name, "ascending") for name in (*self._table.order, AGE)]).combine_chunks()
