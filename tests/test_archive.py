@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +25,7 @@ from pydantic import SecretStr
 
 from esp_ingestd.archive import ArchiveError, Busy, Outcome, archiving
 from esp_ingestd.archive.archiving import archive_days, verify
+from esp_ingestd.archive.form import Rows, Tally
 from esp_ingestd.archive.ledger import ARCHIVE_LOCK, count_rows, start_us
 from esp_ingestd.archive.listing import list_days
 from esp_ingestd.archive.restoring import restore
@@ -84,6 +88,37 @@ async def test_rows_come_back_whatever_sensors_and_keys_they_have(store: Store) 
     before = await store.rows()
     await archive_days(store.settings)
     await store.empty()
+    await restore(store.settings, url=str(store.folder))
+    assert await store.rows() == before
+
+
+@pytest.mark.best_edition
+async def test_whatever_a_channel_or_a_well_is_called_or_holds_comes_back(store: Store) -> None:
+    """RTUs cannot send such names and numbers; other programs can write them into the table."""
+    numbers = [math.nan, math.inf, -math.inf, -0.0, 0.0, None, sys.float_info.min / 4, 2**53 + 1.0]
+    values = [{"pip": 1.0, name: number} for name in CHANNEL_NAMES for number in numbers]
+    await store.add([row(second, "WELL-1", **each) for second, each in enumerate(values)])
+    names = [
+        "",
+        " ",
+        "NULL",
+        "\\N",
+        'a"b,c',
+        "new\nline",
+        "tab\t",
+        "'; --",
+        "\u00c4\u2028\U0001f6e2",
+        "\uffff",
+        "%s{}$1",
+        "../x",
+    ]
+    await store.add([row(number, name, pip=float(number)) for number, name in enumerate(names)])
+    before = await store.rows()
+    assert became(await archive_days(store.settings)) == [("archived", "")]
+    assert became(await verify(store.settings)) == [("verified", "")]
+    assert became(await retain(store.settings)) == [("dropped", "")]
+    await restore(store.settings, url=str(store.folder), wells=frozenset(names))
+    assert await store.count() == len(names)
     await restore(store.settings, url=str(store.folder))
     assert await store.rows() == before
 
@@ -327,6 +362,94 @@ async def test_what_a_site_has_added_to_a_table_is_not_dropped_unarchived(store:
     assert became(await retain(store.settings)) == [("kept", "2026-03-01 has other rows than were archived")]
     assert became(await archive_days(store.settings)) == [("failed", "has columns that would not be archived: salt")]
     assert became(await retain(store.settings)) == [("kept", "2026-03-01 has other rows than were archived")]
+
+
+async def test_a_run_that_is_cut_ends_after_its_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a thread still does to a day must not go on beside the next run."""
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def add(self: Tally, rows: Rows) -> None:
+        began.set()
+        may_end.wait()
+        take(self, rows)
+        ended.set()
+
+    take = Tally.add
+    monkeypatch.setattr(Tally, "add", add)
+    await store.add(odd_rows())
+    run = asyncio.ensure_future(archive_days(store.settings))
+    await asyncio.to_thread(began.wait)
+    run.cancel()
+    await asyncio.wait([run], timeout=0.5)
+    assert not run.done(), "its thread is at work yet"
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert ended.is_set()
+    assert list((store.folder / "esp_telemetry").iterdir()) == [], "and nothing is left of it"
+    assert became(await archive_days(store.settings)) == [("archived", "")]
+
+
+async def test_a_day_without_rows_is_none(store: Store) -> None:
+    """Its chunk is there, and between two days that have rows."""
+    await store.add([row(number * 86_400) for number in range(3)])
+    await store.connection.execute(
+        "DELETE FROM esp_telemetry WHERE timestamp >= '2026-03-02Z' AND timestamp < '2026-03-03Z'"
+    )
+    assert [str(each.day) for each in (await archive_days(store.settings)).days] == ["2026-03-01", "2026-03-03"]
+    assert became(await archive_days(store.settings)) == []
+    assert became(await verify(store.settings)) == [("verified", "")] * 2
+    assert (await status(store.settings)).unarchived_days == 0
+    assert {what for what, _ in became(await retain(store.settings))} == {"dropped"}
+    assert await store.count() == 0
+    assert [each.rows for each in (await restore(store.settings, url=str(store.folder))).days] == [1, 1]
+
+
+async def test_events_that_are_not_archived_are_kept_like_readings(store: Store) -> None:
+    await store.add([row(1)])
+    await store.add_events([event(1)])
+    report = await retain(store.settings)
+    assert [(each.table, each.what, each.why) for each in report.days] == [
+        ("esp_telemetry", Outcome.KEPT, "2026-03-01 is not archived"),
+        ("diagnostic_results", Outcome.KEPT, "2026-03-01 is not archived"),
+    ]
+    assert (await store.count(), await store.count("diagnostic_results")) == (1, 1)
+
+
+async def test_an_archive_of_before_a_column_was_added_is_still_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version whose tables have a column more verifies, drops and restores what the one before has archived."""
+    before = replace(TELEMETRY, columns=tuple(each for each in TELEMETRY.columns if each.name != "torque"))
+    column = "ALTER TABLE esp_telemetry {} COLUMN torque"
+    await store.connection.execute(column.format("DROP"))
+    names = [each for each in COLUMNS if each != "torque"]
+    rows = [[cell for name, cell in zip(COLUMNS, each, strict=True) if name != "torque"] for each in odd_rows()]
+    await store.connection.copy_records_to_table("esp_telemetry", records=rows, columns=names)
+    with monkeypatch.context() as older:
+        older.setattr(archiving, "TABLES", (before,))
+        assert became(await archive_days(store.settings)) == [("archived", "")]
+    file = store.file()
+    await store.connection.execute(column.format("ADD") + " double precision")
+    had = await store.rows()
+    assert became(await verify(store.settings)) == [("verified", STALE)], "a column more is another row to it"
+    assert became(await archive_days(store.settings)) == [("verified", "the archive had all of it")]
+    assert became(await verify(store.settings)) == [("verified", "")]
+    assert became(await retain(store.settings)) == [("dropped", "")]
+    assert store.file() == file
+    await restore(store.settings, url=str(store.folder))
+    assert await store.rows() == had
+    late = row(77, torque=5.0)
+    await store.add([late])
+    assert became(await archive_days(store.settings)) == [("merged", "")]
+    assert pq.read_table(store.file()).column("torque").to_pylist().count(5.0) == 1
+    manifest = next(file.parent.glob("*.json"))
+    manifest.write_text(re.sub(r'"torque": "[0-9a-f]*",', "", manifest.read_text()))
+    (failed,) = (await verify(store.settings)).days
+    assert failed.why == "the file and its manifest differ in torque", "what has a value was never lacking"
+
+
+STALE = "the database has other rows than were archived; the next run archives them"
 
 
 async def test_two_do_not_work_at_once(store: Store) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeVar
 from esp_ingestd import __version__
 from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Pace, Report
 from esp_ingestd.archive.copied import from_copy
-from esp_ingestd.archive.form import Content, Rows, Tally, Writer, read_file
+from esp_ingestd.archive.form import Content, Rows, Tally, Writer, hash_of_nulls, read_file
 from esp_ingestd.archive.ledger import (
     Known,
     Stored,
@@ -418,7 +418,7 @@ class _Archiver:
         with fetched_whole(self._place, made) as path:
             for rows in read_file(self._table, path):
                 tally.add(rows)
-        _compare(tally.content(), made, "the file", "what was written")
+        _compare(self._table, tally.content(), made, "the file", "what was written")
 
     async def _record(self, day: date, manifest: Manifest, stored: Stored) -> None:
         now_us = time.time_ns() // 1_000
@@ -436,10 +436,10 @@ class _Archiver:
                 path = await asyncio.to_thread(lambda: stack.enter_context(fetched_whole(self._place, manifest)))
                 merge = _DayMerge(self._table, read_file(self._table, path), None, steps)
                 stored, content = await self._merge(day, merge, merge.finish)
-            _compare(merge.old_tally.content(), manifest, "the file", "its manifest")
+            _compare(self._table, merge.old_tally.content(), manifest, "the file", "its manifest")
             is_stale = stored.rows > 0 and (known is None or stored != known.stored)
             if not is_stale:
-                _compare(content, manifest, "the database", "the archive")
+                _compare(self._table, content, manifest, "the database", "the archive")
         except (ArchiveError, OSError) as error:
             if known:
                 await mark(self._session, self._table, day, known.sha256, None)
@@ -485,8 +485,8 @@ def _iso(moment_us: int | None) -> str | None:
     return None if moment_us is None else to_iso(moment_us)
 
 
-def _compare(content: Content, manifest: Manifest, which: str, other: str) -> None:
-    """See that rows are those of a manifest.
+def _compare(table: Table, content: Content, manifest: Manifest, which: str, other: str) -> None:
+    """See that rows are those of a manifest; of a column that came with a later version it says nothing: null.
 
     Raises:
         ArchiveError: with everything that differs.
@@ -498,7 +498,8 @@ def _compare(content: Content, manifest: Manifest, which: str, other: str) -> No
         faults.append(f"{which} has {content.wells} wells, {other} {manifest.wells}")
     if (_iso(content.first_us), _iso(content.last_us)) != (manifest.first, manifest.last):
         faults.append(f"{which} and {other} begin or end at another time")
-    if differ := [name for name, found in content.columns.items() if manifest.columns.get(name) != found]:
+    expected = {name: manifest.columns.get(name) or hash_of_nulls(table, name, manifest.rows) for name in table.names}
+    if differ := [name for name, found in content.columns.items() if expected[name] != found]:
         faults.append(f"{which} and {other} differ in {', '.join(differ)}")
     if faults:
         raise ArchiveError("; ".join(faults))

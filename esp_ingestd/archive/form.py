@@ -96,7 +96,7 @@ class Tally:
     _hashes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._hashes = {name: (hashlib.sha256(), hashlib.sha256(), hashlib.sha256()) for name in self.table.names}
+        self._hashes = {name: _begin_hash() for name in self.table.names}
 
     def add(self, rows: Rows) -> None:
         """Take in the next rows."""
@@ -114,10 +114,7 @@ class Tally:
 
     def content(self) -> Content:
         """What has passed."""
-        columns = {
-            name: hashlib.sha256(b"".join(each.digest() for each in hashes)).hexdigest()
-            for name, hashes in self._hashes.items()
-        }
+        columns = {name: _end_hash(hashes) for name, hashes in self._hashes.items()}
         return Content(self.rows, self._first_us, self._last_us, self._wells, columns)
 
 
@@ -212,6 +209,22 @@ def _to_plain(table: Table, schema: pa.Schema, rows: Rows) -> Rows:
         values = rows.column(column.name)
         columns.append(_from_names(values) if column.kind is Kind.NAMES else values.cast(field_.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def hash_of_nulls(table: Table, name: str, rows: int) -> str:
+    """What `Content.columns` says of a column of which so many rows have nothing."""
+    hashes = _begin_hash()
+    for first in range(0, rows, ROW_GROUP_ROWS):
+        _hash(pa.nulls(min(rows - first, ROW_GROUP_ROWS), plain_schema(table).field(name).type), *hashes)
+    return _end_hash(hashes)
+
+
+def _begin_hash() -> tuple[Any, ...]:
+    return hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+
+
+def _end_hash(hashes: tuple[Any, ...]) -> str:
+    return hashlib.sha256(b"".join(each.digest() for each in hashes)).hexdigest()
 
 
 def _hash(values: pa.Array, nulls: Any, lengths: Any, out: Any) -> None:  # noqa: ANN401 - hashlib's types are private
