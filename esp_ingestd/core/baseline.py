@@ -72,26 +72,28 @@ class Baseline:
         self.frames += 1
         share = max(1.0 / self.frames, 1.0 / memory_frames)
         follow = max(share, 0.02)
-        centre, spread, drift = self.centre, self.spread, self.drift
+        centre, spread, drift, doubted = self.centre, self.spread, self.drift, self.doubt > 0
         clipping = self.frames > FRAMES_DOUBTED // 2
-        for place, (value, known, stray) in enumerate(zip(frame, centre, spread, strict=True)):
+        places = zip(range(QUANTITIES), frame, centre, spread, drift)  # noqa: B905  (all of QUANTITIES)
+        for place, value, known, stray, lag in places:
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 continue
             if known != known:  # noqa: PLR0124  (NaN: first sight)
                 centre[place] = value
                 spread[place] = 0.02 * abs(value)
                 continue
-            error, lag = value - known, drift[place]
+            error = value - known
             if clipping:
-                limit = CLIP_SPREADS * max(stray, 0.005 * abs(known))
+                least = 0.005 * abs(known)
+                limit = CLIP_SPREADS * (max(least, stray))
                 if not -limit <= error <= limit:
                     error = limit if error > 0 else -limit
                 drift[place] = lag + DRIFT_SHARE * (error - lag)
             centre[place] = known + share * error
             spread[place] = stray + follow * (1.25 * abs(error - lag) - stray)
-            if self.doubt:
+            if doubted:
                 self._shift_reference(place, centre[place], known)
-        if self.doubt and self.frames >= FRAMES_DOUBTED:
+        if doubted and self.frames >= FRAMES_DOUBTED:
             self.doubt = self.reference_doubt = 0.0
         if young:
             self._learn_reference()
@@ -141,7 +143,7 @@ class Baseline:
         """One spread of each ratio as a share of its centre (of TEMP in K), and no less than is ever believed."""
         found = [
             1.0 if not centre else LEAST_SPREAD if (share := spread / abs(centre)) < LEAST_SPREAD else share
-            for centre, spread in zip(self.centre[:RATIOS], self.spread, strict=False)
+            for centre, spread in zip(self.centre[:RATIOS], self.spread)  # noqa: B905  (only of the ratios)
         ]
         found[TEMP] = max(self.spread[TEMP], LEAST_SPREAD_K)
         return found

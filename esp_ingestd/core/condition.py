@@ -165,7 +165,7 @@ def predicate(expression: str, features: Sequence[str]) -> Predicate:
 def met_bits(questions: Sequence[tuple[int, int, str]], count: int) -> MetBits:
     """One function for many questions: (bit, states, expression) each; `count` features are unpacked at once."""
     names = ", ".join(feature.name for feature in FEATURES[:count])
-    lines = [f"  {names}, *_ = F", "  met = 0"]
+    lines = [f"  {names} = F" if count == len(FEATURES) else f"  {names} = F[:{count}]", "  met = 0"]
     for states in dict.fromkeys(states for _, states, _ in questions):
         lines.append(f"  if S & {states}:")
         lines += [f"    if {text}: met |= {bit}" for bit, of, text in questions if of == states]

@@ -46,6 +46,7 @@ MINUTE_US: Final = 60 * SECOND_US
 JUMP: Final = 0.3
 _JUMPING: Final = (FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT)
 _GAUGES: Final = (PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT)
+_NUMBERED: Final = tuple(enumerate(_GAUGES))
 _TOGETHER: Final = len(_GAUGES)
 ZERO_IS_BAD: Final = (PIP_AT, TEMP_AT, DISCHARGE_AT)
 
@@ -89,31 +90,34 @@ class Quality:
         """The longest of those times, microseconds."""
         self.shifts = Shifts()
 
-    def take(self, values: Sequence[float | None], last_us: int, now_us: int, hold_us: int) -> None:
+    def take(self, values: Sequence[float | None], last_us: int, now_us: int, interval_us: int) -> None:
         """Work in the values of one reading while the pump turns; `last_us` is the time of the one before."""
         believed: list[Any] = list(values)
         if None in values:
-            self._fill(believed, last_us, now_us, hold_us)
+            self._fill(believed, last_us, now_us, max(3 * interval_us, HOLD_US))
         elif self._absent:
             self._present(now_us)
         self._believe(believed)
         self._readings += 1
-        self._began_us = self._began_us or now_us
+        if not self._began_us:
+            self._began_us = now_us
         self._watch_gauges(values, believed, now_us)
-        for place in self.shifts.places:
-            believed[place] = NAN
+        if self.shifts.places:
+            for place in self.shifts.places:
+                believed[place] = NAN
         self._last = values
         self.held = tuple(believed)
 
     def _believe(self, believed: list[Any]) -> None:
         """Hold jumps until they are confirmed."""
-        held = self.held
+        held, doubted = self.held, self._doubted
         for place in _JUMPING:
-            value, old = believed[place], held[place]
-            if not abs(value - old) <= JUMP * old:
-                believed[place] = self._doubt(place, value, old)
-            elif self._doubted:
-                self._doubted.discard(place)
+            old = held[place]
+            change, most = believed[place] - old, JUMP * old
+            if not -most <= change <= most:
+                believed[place] = self._doubt(place, believed[place], old)
+            elif doubted:
+                doubted.discard(place)
 
     def _watch_gauges(self, values: Sequence[float | None], believed: list[Any], now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
@@ -121,7 +125,7 @@ class Quality:
         if values[AMPERES_AT] != last[AMPERES_AT] or values[FLOW_AT] != last[FLOW_AT]:
             self._moved_us = now_us
         moving = repeating = 0
-        for gauge, place in enumerate(_GAUGES):
+        for gauge, place in _NUMBERED:
             value = values[place]
             if value is None:
                 continue
@@ -138,8 +142,10 @@ class Quality:
                     self._since[gauge] = now_us
         if repeating and not moving:
             repeats[_TOGETHER] += 1
-        else:
+        elif repeats[_TOGETHER]:
             self._end(_TOGETHER, now_us)
+        else:
+            self._since[_TOGETHER] = now_us
 
     def rest(self, values: Sequence[float | None]) -> None:
         """Take the values of a pump that stands: nothing is learned from them, and what repeated till then is over."""

@@ -36,10 +36,9 @@ class Scales(NamedTuple):
     """By what a mean is multiplied, in the order of the quantities."""
     low: Sequence[float]
     high: Sequence[float]
-    """Between these a mean reads 1."""
+    """Between these a mean reads 1 (of TEMP: 0)."""
     temp: float
-    """What is taken from a motor temperature, and within how much of it the rest reads 0; degC, K."""
-    temp_stray: float
+    """What is taken from a motor temperature, degC."""
     reference: Sequence[tuple[int, float, float]]
     """In the order of REFERRED: the quantity, its reference, and within what the ratio (of TEMP: the rise) is sound."""
     spike_a: float
@@ -54,37 +53,32 @@ class Scales(NamedTuple):
         """The means over what is normal for each, the temperature less what is normal for it."""
         found = [
             1.0 if least < value < most else value * one
-            for value, one, least, most in zip(means, self.inverse, self.low, self.high, strict=False)
+            for value, one, least, most in zip(means, self.inverse, self.low, self.high)  # noqa: B905  (RATIOS of each)
         ]
-        rise = means[TEMP] - self.temp
-        found[TEMP] = 0.0 if abs(rise) < self.temp_stray else rise
+        temp = means[TEMP]
+        found[TEMP] = 0.0 if self.low[TEMP] < temp < self.high[TEMP] else temp - self.temp
         return found
 
 
-UNKNOWN_SCALES: Final = Scales(
-    _UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, NAN, tuple((place, NAN, NAN) for place in REFERRED), NAN
-)
+UNKNOWN_SCALES: Final = Scales(_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, tuple((place, NAN, NAN) for place in REFERRED), NAN)
 
 
 def scales_of(usual: Baseline) -> Scales:
     """The scales that follow from a baseline; unknown ones while it may not be judged by."""
     if not usual.ready:
         return UNKNOWN_SCALES
-    centres, noise, doubt = usual.centre[:RATIOS], usual.noise(), usual.doubt
-    strays = [centre * (SPREADS * one + own * doubt) for centre, one, own in zip(centres, noise, DOUBTS, strict=False)]
-    far = max(usual.reference_doubt, doubt)
-    reference = [
-        (place, usual.reference[place] or NAN, HALF_DAY_SPREADS * noise[place] + DOUBTS[place] * far)
-        for place in REFERRED
-    ]
-    place, centre, _ = reference[REFERRED.index(TEMP)]
-    reference[REFERRED.index(TEMP)] = place, centre, HALF_DAY_SPREADS * noise[TEMP] + TEMP_DOUBT_K * far
-    return Scales(
-        [1.0 / centre if centre > 0 else NAN for centre in centres],
-        [centre - stray for centre, stray in zip(centres, strays, strict=True)],
-        [centre + stray for centre, stray in zip(centres, strays, strict=True)],
-        centres[TEMP],
-        SPREADS * noise[TEMP] + TEMP_DOUBT_K * doubt,
-        reference,
-        SPIKE * centres[AMPERES],
-    )
+    doubt, noise, far = usual.doubt, usual.noise(), max(usual.reference_doubt, usual.doubt)
+    inverse, low, high = [], [], []
+    for centre, one, own in zip(usual.centre, noise, DOUBTS):  # noqa: B905  (RATIOS of each)
+        stray = centre * (SPREADS * one + own * doubt)
+        inverse.append(1.0 / centre if centre > 0 else NAN)
+        low.append(centre - stray)
+        high.append(centre + stray)
+    temp, stray = usual.centre[TEMP], SPREADS * noise[TEMP] + TEMP_DOUBT_K * doubt
+    low[TEMP], high[TEMP] = temp - stray, temp + stray
+    first = usual.reference
+    reference = [(at, first[at] or NAN, HALF_DAY_SPREADS * noise[at] + own * far) for at, own in _REFERRED_DOUBTS]
+    return Scales(inverse, low, high, temp, reference, SPIKE * usual.centre[AMPERES])
+
+
+_REFERRED_DOUBTS: Final = tuple((place, TEMP_DOUBT_K if place == TEMP else DOUBTS[place]) for place in REFERRED)

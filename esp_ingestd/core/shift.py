@@ -152,9 +152,11 @@ class Shifts:
 def _any_jumps(sent: Sequence[float | None], marks: Sequence[float]) -> bool:
     """Whether a watched channel is far from where it was; not known before is not far."""
     for place in _WATCHED:
-        value = sent[place]
-        if value is not None and abs(value - (old := marks[place])) > LEAST_JUMP * abs(old):
-            return True
+        if (value := sent[place]) is not None:
+            old = marks[place]
+            change, most = value - old, LEAST_JUMP * abs(old)
+            if change > most or change < -most:
+                return True
     return False
 
 

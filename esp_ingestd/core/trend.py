@@ -5,7 +5,6 @@ Averaged over longer, the same well varies less: small changes can be told from 
 more than which. Running only; a pump that stands neither moves a trend nor lets it be forgotten.
 """
 
-from array import array
 from collections.abc import Sequence
 from math import exp
 from typing import Any, Final
@@ -30,9 +29,9 @@ class Trend:
 
     def __init__(self) -> None:
         self._at_us = 0
-        self.hour = array("d", [NAN] * (len(HOURLY) + 1))
+        self.hour = [NAN] * (len(HOURLY) + 1)
         """Over its baseline, in the order of HOURLY; the last one is the variation of the current, %."""
-        self.half_day = array("d", [NAN] * len(REFERRED))
+        self.half_day = [NAN] * len(REFERRED)
         """Over its reference (of TEMP: less it, in K), in the order of REFERRED."""
 
     def take(
@@ -43,43 +42,26 @@ class Trend:
         Returns:
             The features from `flow_reference` on, and those from `flow_hour` on.
         """
-        shares = self._shares(now_us) if running else None
-        return self._follow_half_day(means, scales, shares), self._follow_hour(means, current_cv, scales, shares)
-
-    def _shares(self, now_us: int) -> tuple[float, float]:
-        """For how much the newest half hour counts in an hour's mean, and in half a day's."""
-        step_us = min(now_us - self._at_us, LONGEST_US)
-        self._at_us = now_us
-        return 1 - exp(-step_us / HOUR_US), 1 - exp(-step_us / HALF_DAY_US)
-
-    def _follow_half_day(
-        self, means: Sequence[float], scales: Scales, shares: tuple[float, float] | None
-    ) -> list[float]:
-        half_day = self.half_day
-        found = [NAN] * len(REFERRED)
-        for at, (place, centre, stray) in enumerate(scales.reference):
-            value, sound = (means[place] - centre, 0.0) if place == TEMP else (means[place] / centre, 1.0)
-            if value != value:  # noqa: PLR0124  (NaN: not known)
-                continue
-            stands = half_day[at]
-            if shares is not None:
-                stands = half_day[at] = stands + shares[1] * (value - stands) if stands == stands else value  # noqa: PLR0124
-            found[at] = sound if abs(stands - sound) < stray else stands
-        return found
-
-    def _follow_hour(
-        self, means: Sequence[float], current_cv: float, scales: Scales, shares: tuple[float, float] | None
-    ) -> list[float]:
-        hour, half_day, inverse, reference = self.hour, self.half_day, scales.inverse, scales.reference
-        if shares is not None:
-            values = [means[place] * inverse[place] for place in HOURLY]
-            for at, value in enumerate((*values, current_cv)):
-                if value == value:  # noqa: PLR0124
-                    stands = hour[at]
-                    hour[at] = stands + shares[0] * (value - stands) if stands == stands else value  # noqa: PLR0124
-        found = [hour[at] if means[place] == means[place] else NAN for at, place in enumerate(HOURLY)]
-        turns = [means[reference[at][0]] / reference[at][1] / (half_day[at] or NAN) for at in _TURNS]
-        return [*found, hour[-1], *turns]
+        half_day, reference = self.half_day, scales.reference
+        values = [means[place] / centre for place, centre, _ in reference]
+        values[_TEMP] = means[TEMP] - reference[_TEMP][1]
+        if running:
+            step_us = now_us - self._at_us
+            step_us = min(LONGEST_US, step_us)
+            self._at_us = now_us
+            _follow(half_day, values, 1 - exp(-step_us / HALF_DAY_US))
+            inverse = scales.inverse
+            hourly = [means[place] * inverse[place] for place in HOURLY]
+            hourly.append(current_cv)
+            _follow(self.hour, hourly, 1 - exp(-step_us / HOUR_US))
+        referred = [
+            value if value != value else sound if abs(stands - sound) < far else stands  # noqa: PLR0124  (NaN)
+            for value, stands, sound, (_, _, far) in zip(values, half_day, _SOUND, reference)  # noqa: B905  (as REFERRED)
+        ]
+        turns = [values[at] / (half_day[at] or NAN) for at in _TURNS]
+        stands = self.hour
+        known = [stands[at] if means[place] == means[place] else NAN for at, place in _HOURLY]
+        return referred, [*known, stands[-1], *turns]
 
     def remember(self) -> list[Any]:
         """As JSON values."""
@@ -87,8 +69,18 @@ class Trend:
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
-        self._at_us, hour, half_day = remembered
-        self.hour, self.half_day = array("d", hour), array("d", half_day)
+        self._at_us, self.hour, self.half_day = remembered
 
 
+def _follow(trend: list[float], values: Sequence[float], share: float) -> None:
+    """Let each mean follow its value by a share of the way; the first value known is where it begins."""
+    for at, value in enumerate(values):
+        if value == value:  # noqa: PLR0124  (NaN: not known)
+            stands = trend[at]
+            trend[at] = stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124
+
+
+_TEMP: Final = REFERRED.index(TEMP)
+_SOUND: Final = tuple(0.0 if place == TEMP else 1.0 for place in REFERRED)
+_HOURLY: Final = tuple(enumerate(HOURLY))
 _TURNS: Final = (REFERRED.index(FLOW), REFERRED.index(HEAD))

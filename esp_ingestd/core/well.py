@@ -47,7 +47,6 @@ from esp_ingestd.core.quality import (
     AMPERES_AT,
     FLOW_AT,
     HERTZ_AT,
-    HOLD_US,
     ZERO_IS_BAD,
     Quality,
     without,
@@ -151,6 +150,8 @@ LIKELY: Final = 0.6
 where no drive reports; a ramp could have been missed."""
 STEADY_US: Final = 300 * SECOND_US
 MINUTE_US: Final = 60 * SECOND_US
+FULL_STEP_US: Final = STEP_US - 5 * SECOND_US
+"""From then on a step may end: readings come a little early or late."""
 FRAME_US: Final = 870 * SECOND_US
 DAY_US: Final = 86_400 * SECOND_US
 YOUNG_FRAMES: Final = 672
@@ -217,6 +218,7 @@ class Well:
         "_frames",
         "_hertz_doubted",
         "_idle_a",
+        "_least_psi",
         "_longest_quiet_us",
         "_nameplate_a",
         "_off_readings",
@@ -225,6 +227,7 @@ class Well:
         "_quality",
         "_resume_us",
         "_scales",
+        "_shake_floor",
         "_speed",
         "_steady_hz",
         "_step_us",
@@ -299,6 +302,8 @@ class Well:
         nameplate, trip = settings.nameplate_current_a, settings.trip_temperature_c
         self._nameplate_a = NAN if nameplate is None else nameplate
         self._trip_c = NAN if trip is None else trip
+        self._shake_floor = SHAKE_FLOOR[settings.vibration_unit]
+        self._least_psi = settings.minimum_intake_pressure_psi
         self._idle_a = IDLE_A if nameplate is None else max(IDLE_A, IDLE_LOAD * nameplate)
         if settings.expected_interval_s:
             self.interval_us = int(settings.expected_interval_s * SECOND_US)
@@ -404,7 +409,7 @@ class Well:
         if 0.0 in values and not self._off_readings:
             values = without(values, [place for place in ZERO_IS_BAD if values[place] == 0.0])
         features = self.features
-        flow, _, amperes, temperature, *_, unbalance_a, unbalance_v, insulation = values
+        flow, _, amperes, temperature, _, _, _, _, _, _, _, _, _, unbalance_a, unbalance_v, insulation = values
         amperes = NAN if amperes is None else amperes
         temperature = NAN if temperature is None else temperature
         features[:INSTANT_COUNT] = (
@@ -425,7 +430,7 @@ class Well:
         if not self.learns:
             quality.held = _latest(held, values)
             return TAKEN
-        quality.take(values, last_us, now_us, max(3 * self.interval_us, HOLD_US))
+        quality.take(values, last_us, now_us, self.interval_us)
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
             return WORKED
@@ -568,7 +573,13 @@ class Well:
         flow, pip, believed, temp, shake, _, _, torque, gor, discharge, _, wellhead, casing, _, _, _ = (
             self._quality.held
         )
-        step = self._window.step
+        window = self._window
+        step = window.step
+        head, spike = discharge - pip, 1.0 if amperes > self._scales.spike_a else 0.0
+        if not step[sums.S_COUNT]:  # at slow sampling each reading is a step
+            squares = believed * believed, flow * flow
+            window.step = [flow, pip, believed, temp, shake, torque, gor, head, wellhead, casing, *squares, spike, 1.0]
+            return now_us - window.step_us >= FULL_STEP_US
         step[0] += flow
         step[1] += pip
         step[2] += believed
@@ -576,37 +587,29 @@ class Well:
         step[4] += shake
         step[5] += torque
         step[6] += gor
-        step[7] += discharge - pip
+        step[7] += head
         step[8] += wellhead
         step[9] += casing
         step[10] += believed * believed
         step[11] += flow * flow
-        if amperes > self._scales.spike_a:
-            step[12] += 1.0
+        step[12] += spike
         step[13] += 1.0
-        return now_us - self._window.step_us >= STEP_US - 5 * SECOND_US
+        return now_us - window.step_us >= FULL_STEP_US
 
     def _work(self, now_us: int, raw: Sequence[float | None]) -> None:
         """Work out the windowed features at the end of a step."""
         window, features = self._window, self.features
         block_ended = window.close_step(now_us)
-        if not self._scales.known:
+        if self._scales is UNKNOWN_SCALES:
             self._find_scales()
         scales, means = self._scales, window.means
-        temp = scales.temp
+        temp, trip_c = scales.temp, self._trip_c
         features[_RATIO:_MEAN] = scales.ratios(means)
         if block_ended:
             self._work_block(now_us)
-        run_us = now_us - self.started_us
-        flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
-        soon = now_us - self._changed_us < STEADY_US or run_us < LIFTING_US or self._hertz_doubted > 0
-        if soon or not (flow == flow or head == head):  # noqa: PLR0124
-            pass
-        elif not (flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + normal.PIP] > HEALTHY_PIP):
-            features[_HEALTHY] = 1.0
-        elif features[_HEALTHY] != 1.0:
-            features[_HEALTHY] = 0.0
-        broke_us, least_psi = window.break_us, self.settings.minimum_intake_pressure_psi
+        if features[_HEALTHY] != 1.0:
+            self._judge_lift(now_us)
+        broke_us, least_psi = window.break_us, self._least_psi
         astray = features[_ASTRAY]
         features[_STEP:_HEALTHY] = (
             window.level_after / (window.level_before or NAN),
@@ -614,10 +617,10 @@ class Well:
             window.cv_after,
             window.cv_before,
             float(self._astray()) if block_ended or astray != astray else astray,  # noqa: PLR0124  (NaN: not known)
-            (means[sums.S_TEMP] - temp) / (self._trip_c - temp) if temp < self._trip_c else NAN,
-            means[sums.S_SHAKE] / SHAKE_FLOOR[self.settings.vibration_unit],
+            (means[sums.S_TEMP] - temp) / (trip_c - temp) if temp < trip_c else NAN,
+            means[sums.S_SHAKE] / self._shake_floor,
             means[sums.S_PIP] - least_psi if least_psi > 0 else NAN,
-            run_us / MINUTE_US,
+            (now_us - self.started_us) / MINUTE_US,
         )
         features[_INTERVAL] = self.interval_us / MINUTE_US
         quality = self._quality
@@ -627,6 +630,16 @@ class Well:
             float(len(quality.dead(now_us, self.interval_us))),
             float(quality.shifts.count()),
         )
+
+    def _judge_lift(self, now_us: int) -> None:
+        """See whether the pump has lifted as it should since its start; once it has, that stays so."""
+        features = self.features
+        flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
+        changing = now_us - self._changed_us < STEADY_US or self._hertz_doubted > 0
+        known = flow == flow or head == head  # noqa: PLR0124  (NaN: not known)
+        if known and not changing and now_us - self.started_us >= LIFTING_US:
+            poorly = flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + normal.PIP] > HEALTHY_PIP
+            features[_HEALTHY] = 0.0 if poorly else 1.0
 
     def _work_block(self, now_us: int) -> None:
         """The features of the half hour."""
@@ -677,9 +690,10 @@ class Well:
         if own is None or own.frames < normal.READY_FRAMES:
             lag_us = 0
         memory = max(self.settings.baseline_days * DAY_US / min(span_us, 4 * FRAME_US), 4.0)
-        while self._waiting and now_us - self._waiting[0] >= lag_us:
-            _, waited_hertz, *waited = self._waiting[:WAITING]
-            del self._waiting[:WAITING]
+        waiting = self._waiting
+        while waiting and now_us - waiting[0] >= lag_us:
+            _, waited_hertz, *waited = waiting[:WAITING]
+            del waiting[:WAITING]
             self._frames += 1
             self._at(int(waited_hertz)).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
         self._find_scales()

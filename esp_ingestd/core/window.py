@@ -10,8 +10,9 @@ Rules:
        pump that gasped.
 """
 
-from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from operator import add
 from typing import Any, Final
 
 from esp_ingestd.core.feature import NAN
@@ -28,6 +29,8 @@ BLOCKS: Final = 6
 WINDOW_LEAST: Final = 4
 BREAK: Final = 0.10
 BREAK_STEPS: Final = 60
+KEPT: Final = 1 - 1 / BREAK_STEPS
+"""Of the square, at each step beyond those."""
 BREAK_CHAIN: Final = 2
 LEAST_PARTS: Final = 3
 _ZEROS: Final = (0.0,) * SUMS
@@ -49,6 +52,7 @@ _KEPT: Final = (
     "step",
     "step_us",
 )
+"""Of a window, what outlives a restart as it is."""
 
 
 class Window:
@@ -62,6 +66,7 @@ class Window:
         "_break_steps",
         "_chain",
         "_closed",
+        "_ends_us",
         "block_us",
         "break_us",
         "cv_before",
@@ -73,20 +78,20 @@ class Window:
     )
 
     def __init__(self) -> None:
-        self.step = list(_ZEROS)
-        """Sums of the step that is being filled; the well adds to it."""
         self.restart()
 
     def restart(self) -> None:
         """Forget everything: the pump stopped or started."""
-        self.step[:] = _ZEROS
+        self.step: list[float] = [0.0] * SUMS
+        """Sums of the step that is being filled; the well adds to it."""
         self.step_us = 0
         self.block_us = 0
         self.newest_us = 0
-        self._block = list(_ZEROS)
-        self._blocks: list[tuple[int, array[float]]] = []
-        self._closed = list(_ZEROS)
-        self.means: list[float] = [NAN] * SUMS
+        self._block: Sequence[float] = _ZEROS
+        self._blocks: list[Sequence[float]] = []
+        self._ends_us: list[int] = []
+        self._closed: Sequence[float] = _ZEROS
+        self.means: Sequence[float] = [NAN] * SUMS
         """Of the newest step."""
         self.break_us = 0
         self.level_before = NAN
@@ -99,39 +104,38 @@ class Window:
     def remember(self) -> dict[str, Any]:
         """As JSON values; NaN where not known."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        return {**kept, "blocks": [[at_us, list(sums)] for at_us, sums in self._blocks]}
+        blocks = zip(self._ends_us, self._blocks, strict=True)
+        return {**kept, "blocks": [[at_us, list(sums)] for at_us, sums in blocks]}
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
         for name in _KEPT:
             setattr(self, name, remembered[name])
-        self._blocks = [(at_us, array("d", sums)) for at_us, sums in remembered["blocks"]]
+        self._ends_us = [at_us for at_us, _ in remembered["blocks"]]
+        self._blocks = [sums for _, sums in remembered["blocks"]]
 
     def close_step(self, now_us: int) -> bool:
         """End the step at `now_us`; True if that ended a block too."""
-        step = self.step
+        step, block = self.step, self._block
         count = step[S_COUNT]
-        self.means = step[:] if count == 1.0 else [total / count for total in step]
-        if self._block[S_COUNT]:
-            self._block = [total + more for total, more in zip(self._block, step, strict=True)]
-        else:
-            self._block = step[:]
-        step[:] = _ZEROS
-        self.newest_us = now_us
-        self._follow(self.means[S_AMPERES], now_us)
-        self.step_us = now_us
+        self.means = means = step if count == 1.0 else [total / count for total in step]
+        self._block = list(map(add, block, step)) if block[S_COUNT] else step
+        self.step = [0.0] * SUMS  # a new one: the means and the block may be the one that ended
+        self._follow(means[S_AMPERES], now_us)
+        self.newest_us = self.step_us = now_us
         if now_us - self.block_us < BLOCK_US - STEP_US // 2:
             return False
         self._close_block(now_us)
         return True
 
     def _close_block(self, now_us: int) -> None:
-        blocks = self._blocks
-        blocks.append((now_us, array("d", self._block)))
+        blocks, ends_us = self._blocks, self._ends_us
+        blocks.append(self._block)
+        ends_us.append(now_us)
         if len(blocks) > BLOCKS:
-            del blocks[0]
-        self._closed = list(map(sum, zip(*[sums for _, sums in blocks], strict=True)))
-        self._block = list(_ZEROS)
+            del blocks[0], ends_us[0]
+        self._closed = list(map(sum, zip(*blocks)))  # noqa: B905  (all of SUMS; a check costs a third)
+        self._block = _ZEROS
         self.block_us = now_us
 
     def _follow(self, amperes: float, now_us: int) -> None:
@@ -142,11 +146,13 @@ class Window:
                 self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
                 return
             # Welford's running mean and square; it forgets beyond an hour of steps, so that drift is no break.
-            self._break_steps = min(self._break_steps + 1, BREAK_STEPS)
-            error = amperes - mean
-            self._break_mean = mean + error / self._break_steps
-            kept = 1.0 if self._break_steps < BREAK_STEPS else 1 - 1 / BREAK_STEPS
-            self._break_square = kept * self._break_square + error * (amperes - self._break_mean)
+            error, steps = amperes - mean, self._break_steps + 1
+            if steps >= BREAK_STEPS:
+                steps = BREAK_STEPS
+                self._break_square *= KEPT
+            self._break_steps = steps
+            self._break_mean = mean = mean + error / steps
+            self._break_square += error * (amperes - mean)
             self._chain = 0
             return
         self._chain += 1
@@ -171,7 +177,8 @@ class Window:
         mean = self._closed[place] / count
         if not mean > 0:
             return NAN
-        return float(100 * max(0.0, self._closed[square] / count - mean * mean) ** 0.5 / mean)
+        square_mean = self._closed[square] / count - mean * mean
+        return 100 * sqrt(square_mean) / mean if square_mean > 0 else 0.0
 
     def spikes(self) -> float:
         """How many readings of the window were current spikes."""
@@ -181,16 +188,16 @@ class Window:
         """Change an hour over the window, in the quantity's unit; NaN with fewer than three blocks."""
         if len(self._blocks) < LEAST_PARTS:
             return NAN
-        (first_us, first), (last_us, last) = self._blocks[0], self._blocks[-1]
+        first, last = self._blocks[0], self._blocks[-1]
         change = last[place] / last[S_COUNT] - first[place] / first[S_COUNT]
-        return float(change * 3600 * SECOND_US / (last_us - first_us))
+        return change * 3600 * SECOND_US / (self._ends_us[-1] - self._ends_us[0])
 
     @property
     def cv_after(self) -> float:
         """Variation of the current since the last break, %; NaN with fewer than three steps."""
         if self._break_steps < LEAST_PARTS:
             return NAN
-        return float(100 * (self._break_square / self._break_steps) ** 0.5 / max(self._break_mean, 1e-9))
+        return 100 * sqrt(self._break_square / self._break_steps) / max(self._break_mean, 1e-9)
 
     @property
     def level_after(self) -> float:
