@@ -15,7 +15,7 @@ Rules:
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from esp_ingestd.core.alarm import (
@@ -25,7 +25,6 @@ from esp_ingestd.core.alarm import (
     NEVER,
     NO_OUTLINE,
     NOWHERE,
-    RECURRING_COUNT,
     Alarm,
     AlarmEvent,
     Order,
@@ -34,26 +33,21 @@ from esp_ingestd.core.alarm import (
     outlined,
 )
 from esp_ingestd.core.command import Command, Heeded, Refusal, RefusedError, heeded
-from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES, OFF, STATE_NAMES, TRIP
+from esp_ingestd.core.feature import FEATURE_INDEX, STATE_NAMES
 from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
+from esp_ingestd.core.patient import STANDING_STILL, Patient, Visit
+from esp_ingestd.core.reading import SECOND_US, Reading, to_iso
+from esp_ingestd.core.telling import answer, confidence, evidence, message, snapshot, with_units
 from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import LATE, SILENCE_US, WORKED, Well, WellSettings
 
-STANDING_STILL: Final = OFF | TRIP
 SNAPSHOT_FORM: Final = 3
 READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
 """2: without commands."""
-RELATIVE: Final = ("_ratio", "_mean", "_hour", "_reference")
-"""What a feature's name ends in that stands for a channel set against its normal."""
-ESSENTIAL: Final = frozenset({"flow", "head"})
-"""Without them a diagnosis is made with a part of what it needs."""
 LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
 REMIND_US: Final = 3600 * SECOND_US
-REPEATED_US: Final = 300 * SECOND_US
-"""A command that says the same within so long is the one before, delivered again."""
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
 CRITICAL: Final = SEVERITIES.index("critical")
@@ -65,93 +59,6 @@ FIELD_ACTIONS: Final = (
     "Check power and network at the field's gateway.",
 )
 _SILENCE: Final = FEATURE_INDEX["silence_s"]
-
-
-class Patient:
-    """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
-
-    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "stood", "well")
-
-    def __init__(self, well: Well, enabled: int) -> None:
-        self.well = well
-        self.enabled = enabled
-        """The questions that it is asked, as bits."""
-        self.alarms: dict[int, Alarm] = {}
-        """By the diagnosis's place in the tree, whose order is precedence."""
-        self.raised: dict[int, list[int]] = {}
-        """When each diagnosis last came within the last day."""
-        self.heeded: tuple[str, int] = ("", 0)
-        """The command that was heeded last, by its identity, and when."""
-        self.relearned = 0
-        """How often its baseline was reset."""
-        self.resets: list[str] = []
-        """The alarms that commands reset last, by their ids."""
-        self.stood: bool | None = None
-        """Whether the pump stood at the last snapshot; None before the first."""
-
-    @property
-    def stands(self) -> bool:
-        """By its last reading the pump stands."""
-        return bool(self.well.state & STANDING_STILL)
-
-    def came(self, alarm: Alarm, now_us: int) -> bool:
-        """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
-        place = alarm.diagnosis.index
-        earlier = [t for t in self.raised.get(place, ()) if now_us - t < DAY_US]
-        times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
-        return len(times) == RECURRING_COUNT
-
-    def standing_alarm(self, alarm_id: str) -> Alarm | None:
-        """The standing alarm of this identity."""
-        return next((a for a in self.alarms.values() if a.stands and a.alarm_id == alarm_id), None)
-
-    def repeats(self, command: Command, at_us: int) -> bool:
-        """Whether a command is the one heeded last, delivered again; the next one is compared with this."""
-        identity, heeded_us = self.heeded
-        same = identity == command.identity and 0 <= at_us - heeded_us < REPEATED_US
-        if not same:
-            self.heeded = (command.identity, at_us)
-        return same
-
-    def has_lost(self, place: int) -> bool:
-        """Whether its alarm with this place stands, and its condition with it."""
-        alarm = self.alarms.get(place)
-        return alarm is not None and alarm.returned_us == NEVER
-
-    def sweep(self) -> None:
-        """Let go of alarms that have ended and that nothing announces again."""
-        for place in [place for place, a in self.alarms.items() if not a.stands and not a.hopeful()]:
-            del self.alarms[place]
-
-    def follow(self, events: Sequence[AlarmEvent]) -> None:
-        """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
-        well = self.well
-        well.alarmed = any(a.diagnosis.group != "data" and a.stands for a in self.alarms.values())
-        well.troubled = any(a.diagnosis.group != "data" and a.hopeful() for a in self.alarms.values())
-        if any(event.transition == "raised" and event.group != "data" for event in events):
-            well.distrust()
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One reading of one patient, being looked at."""
-
-    patient: Patient
-    reading: Reading
-    met: int
-    """The questions met, as bits."""
-    asked: int
-    """The questions asked, as bits."""
-
-    @property
-    def now_us(self) -> int:
-        """The event time."""
-        return self.patient.well.last_us
-
-    @property
-    def features(self) -> Sequence[float]:
-        """What the questions see."""
-        return self.patient.well.features
 
 
 class Figures(NamedTuple):
@@ -239,7 +146,11 @@ class Diagnostician:
         """Tell of wells that have been silent for too long: each by itself, or, where it is the field, all in one."""
         bit = self._tree.diagnoses[place].questions[0].bit
         field = self._patients.get(self.field_id)
-        heard = [p for p in self._patients.values() if p is not field and p.enabled & bit and not p.has_lost(place)]
+        heard = [
+            p
+            for p in self._patients.values()
+            if p is not field and p.enabled & bit and not (p.alarms and p.has_lost(place))
+        ]
         if field is not None and field.has_lost(place):
             self._look_us = now_us + LOOK_US
             back = sum(patient.well.received_us > field.alarms[place].raised_us for patient in heard)
@@ -339,7 +250,7 @@ class Diagnostician:
                 name = self._tree.diagnoses[question.diagnosis].name
                 word, _, unknown = answer(question, well.features).partition(" without ")
                 mark = "?" if word == "not assessable" else word.removesuffix(",")
-                saw = [", ".join(_with_units(evidence(question, well.features)))]
+                saw = [", ".join(with_units(evidence(question, well.features)))]
                 saw += [f"not known: {unknown}"] if unknown else []
                 yield f"  {mark:<4}{name}: {question.ask} {'; '.join(filter(None, saw))}"
         for alarm in patient.alarms.values():
@@ -794,77 +705,3 @@ def _read_snapshot(snapshot: bytes) -> Mapping[str, Any]:
     if document["form"] not in READABLE_FORMS:
         raise ValueError(f"form {document['form']}, expected one of {READABLE_FORMS}")
     return document
-
-
-def answer(question: Question, features: Sequence[float]) -> str:
-    """`yes`, `no`, or what is missing for an answer; `yes` names the channels that it had to do without."""
-    if question.met(features):
-        without = missing(question, features)
-        return f"yes, without {', '.join(without)}" if without else "yes"
-    if question.not_met(features):
-        return "no"
-    unknown = [FEATURES[i].name for i in question.asks if features[i] != features[i]]
-    return f"not assessable without {', '.join(unknown)}"
-
-
-def missing(question: Question, features: Sequence[float]) -> list[str]:
-    """The channels that a question reads and does not know, by the first word of their features."""
-    names = [FEATURES[place].name for place in question.asks if features[place] != features[place]]
-    return list(dict.fromkeys(name.split("_")[0] for name in names if name.endswith(RELATIVE)))
-
-
-def confidence(question: Question, features: Sequence[float], met_us: float) -> float:
-    """0 to 0.9: 0.9 with all confirmers, less for each that fails, less again for what is not known.
-
-    Args:
-        question: that was met.
-        features: what it saw.
-        met_us: for how long it has been met; at the end of its on-delay an answer counts 95 %.
-
-    Source: DIAGNOSIS' product of confirmers, quality and duration; the weights are a proposal of our own, to be
-    confirmed in the field.
-    """
-    value = 0.9
-    for holds, fails in question.confirms:
-        if fails(features):
-            value *= 0.85
-        elif not holds(features):
-            value *= 0.93
-    value -= 0.15 * len(ESSENTIAL.intersection(missing(question, features)))
-    if question.on_delay_us:
-        value *= 1 - math.exp(-3 * met_us / question.on_delay_us)
-    return round(value, 3)
-
-
-def evidence(question: Question, features: Sequence[float]) -> dict[str, float]:
-    """The features that the question looked at and that were known, by name."""
-    return {
-        FEATURES[place].name: round(features[place], 4)
-        for place in question.features
-        if features[place] == features[place]
-    }
-
-
-def _with_units(values: Mapping[str, float]) -> Iterator[str]:
-    for name, value in values.items():
-        unit = FEATURES[FEATURE_INDEX[name]].unit
-        yield f"{name} {value:g}" if unit == "1" else f"{name} {value:g} {unit}"
-
-
-def message(diagnosis: Diagnosis, question: Question, features: Sequence[float], channels: str) -> str:
-    """The question's text, or its diagnosis's, with features and the channels that cannot be trusted filled in."""
-    figures = {FEATURES[place].name: _Figure(value) for place, value in enumerate(features)}
-    return (question.message or diagnosis.message).format_map({**figures, "channels": channels or "none"})
-
-
-class _Figure(float):
-    """A float that says in words when it is not known."""
-
-    def __format__(self, spec: str) -> str:
-        return "?" if self != self else super().__format__(spec)  # noqa: PLR0124  (NaN)
-
-
-def snapshot(reading: Reading) -> dict[str, object]:
-    """The channels of a reading that it has, as JSON values."""
-    values = dict(zip(CHANNEL_NAMES, reading[2:], strict=False))
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,102 @@
+"""Patients: the wells under diagnosis, each with its alarms, and one reading of one of them being looked at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from esp_ingestd.core.alarm import DAY_US, NEVER, RECURRING_COUNT, Alarm, AlarmEvent
+from esp_ingestd.core.command import Command
+from esp_ingestd.core.feature import OFF, TRIP
+from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.well import Well
+
+STANDING_STILL: Final = OFF | TRIP
+REPEATED_US: Final = 300 * SECOND_US
+"""A command that says the same within so long is the one before, delivered again."""
+
+
+class Patient:
+    """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
+
+    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "stood", "well")
+
+    def __init__(self, well: Well, enabled: int) -> None:
+        self.well = well
+        self.enabled = enabled
+        """The questions that it is asked, as bits."""
+        self.alarms: dict[int, Alarm] = {}
+        """By the diagnosis's place in the tree, whose order is precedence."""
+        self.raised: dict[int, list[int]] = {}
+        """When each diagnosis last came within the last day."""
+        self.heeded: tuple[str, int] = ("", 0)
+        """The command that was heeded last, by its identity, and when."""
+        self.relearned = 0
+        """How often its baseline was reset."""
+        self.resets: list[str] = []
+        """The alarms that commands reset last, by their ids."""
+        self.stood: bool | None = None
+        """Whether the pump stood at the last snapshot; None before the first."""
+
+    @property
+    def stands(self) -> bool:
+        """By its last reading the pump stands."""
+        return bool(self.well.state & STANDING_STILL)
+
+    def came(self, alarm: Alarm, now_us: int) -> bool:
+        """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
+        place = alarm.diagnosis.index
+        earlier = [t for t in self.raised.get(place, ()) if now_us - t < DAY_US]
+        times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
+        return len(times) == RECURRING_COUNT
+
+    def standing_alarm(self, alarm_id: str) -> Alarm | None:
+        """The standing alarm of this identity."""
+        return next((a for a in self.alarms.values() if a.stands and a.alarm_id == alarm_id), None)
+
+    def repeats(self, command: Command, at_us: int) -> bool:
+        """Whether a command is the one heeded last, delivered again; the next one is compared with this."""
+        identity, heeded_us = self.heeded
+        same = identity == command.identity and 0 <= at_us - heeded_us < REPEATED_US
+        if not same:
+            self.heeded = (command.identity, at_us)
+        return same
+
+    def has_lost(self, place: int) -> bool:
+        """Whether its alarm with this place stands, and its condition with it."""
+        alarm = self.alarms.get(place)
+        return alarm is not None and alarm.returned_us == NEVER
+
+    def sweep(self) -> None:
+        """Let go of alarms that have ended and that nothing announces again."""
+        for place in [place for place, a in self.alarms.items() if not a.stands and not a.hopeful()]:
+            del self.alarms[place]
+
+    def follow(self, events: Sequence[AlarmEvent]) -> None:
+        """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
+        well = self.well
+        well.alarmed = any(a.diagnosis.group != "data" and a.stands for a in self.alarms.values())
+        well.troubled = any(a.diagnosis.group != "data" and a.hopeful() for a in self.alarms.values())
+        if any(event.transition == "raised" and event.group != "data" for event in events):
+            well.distrust()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One reading of one patient, being looked at."""
+
+    patient: Patient
+    reading: Reading
+    met: int
+    """The questions met, as bits."""
+    asked: int
+    """The questions asked, as bits."""
+
+    @property
+    def now_us(self) -> int:
+        """The event time."""
+        return self.patient.well.last_us
+
+    @property
+    def features(self) -> Sequence[float]:
+        """What the questions see."""
+        return self.patient.well.features
