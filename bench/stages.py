@@ -1,6 +1,9 @@
 """Where the daemon's CPU goes: microseconds a reading by stage, each stage alone, in one process.
 
 usage: stages.py      with a database of its own, so that COPY is measured too
+
+The stage `diagnose` is that of wells just started, one reading a second; what settled wells cost by how often they
+report follows (bench/diagnosis.py).
 """
 
 import asyncio
@@ -11,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from diagnosis import INTERVALS_S, cost, settled
 from load import publish, reading
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -113,8 +117,12 @@ def main() -> None:
             asyncio.run(migrate(settings))
             singles, arrays = measure(100_000, 1, settings), measure(100_000, 100, settings)
     print(f"{'CPU us a reading':<22} {'single':>8} {'array of 100':>14}")
-    for stage, cost in singles.items():
-        print(f"{stage:<22} {cost:>8.2f} {arrays[stage]:>14.2f}")
+    for stage, spent in singles.items():
+        print(f"{stage:<22} {spent:>8.2f} {arrays[stage]:>14.2f}")
+    tree = load_tree(None)
+    memory = settled(tree, wells=20)
+    for interval_s in INTERVALS_S:
+        print(f"{f'diagnose, {interval_s} s apart':<22} {cost(tree, memory, 1_000, interval_s).reading_us:>8.2f}")
 
 
 if __name__ == "__main__":
