@@ -157,9 +157,21 @@ def _function(parameters: str, body: str) -> Callable[..., Any]:
 
 
 def predicate(expression: str, features: Sequence[str]) -> Predicate:
-    """A function of a well's features that reads only those that `expression` names."""
-    reads = "".join(f"  {name} = F[{FEATURE_INDEX[name]}]\n" for name in features)
-    return _function("F", f"{reads}  return {expression}")
+    """A function of a well's features that reads only those that `expression` names.
+
+    Compiled when it is first asked: a tree has hundreds, which a healthy field never asks, and half of its loading
+    would be theirs.
+    """
+    compiled: Predicate | None = None
+
+    def ask(values: Sequence[float]) -> bool:
+        nonlocal compiled
+        if compiled is None:
+            reads = "".join(f"  {name} = F[{FEATURE_INDEX[name]}]\n" for name in features)
+            compiled = _function("F", f"{reads}  return {expression}")
+        return compiled(values)
+
+    return ask
 
 
 def met_bits(questions: Sequence[tuple[int, int, str]], count: int) -> MetBits:

@@ -114,7 +114,7 @@ class Quality:
         for place in _JUMPING:
             old = held[place]
             change, most = believed[place] - old, JUMP * old
-            if not -most <= change <= most:
+            if not -most <= change <= most and old == old:  # noqa: PLR0124  (NaN: nothing known to hold on to)
                 believed[place] = self._doubt(place, believed[place], old)
             elif doubted:
                 doubted.discard(place)
@@ -246,7 +246,7 @@ class Quality:
 
     def _doubt(self, place: int, value: float, old: float) -> float:
         """A jump: the old value at first, the new one when it is confirmed."""
-        if old != old or place in self._doubted:  # noqa: PLR0124  (nothing known to hold on to)
+        if place in self._doubted:
             self._doubted.discard(place)
             return value
         self._doubted.add(place)

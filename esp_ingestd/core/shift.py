@@ -154,7 +154,7 @@ def _any_jumps(sent: Sequence[float | None], marks: Sequence[float]) -> bool:
     for place in _WATCHED:
         if (value := sent[place]) is not None:
             old = marks[place]
-            change, most = value - old, LEAST_JUMP * abs(old)
+            change, most = value - old, LEAST_JUMP * old if old > 0 else -LEAST_JUMP * old
             if change > most or change < -most:
                 return True
     return False

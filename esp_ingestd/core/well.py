@@ -664,7 +664,7 @@ class Well:
             window.slope(sums.S_TEMP) / 6,
         )
         if running and not self.troubled and now_us - self._frame_us >= FRAME_US:
-            self._learn(now_us, hertz, (*means[: normal.RATIOS], current_cv, flow_cv))
+            self._learn(now_us, hertz, (*means, current_cv, flow_cv))
 
     def _bin(self) -> int:
         """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""

@@ -164,10 +164,10 @@ class Window:
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
     def window_means(self) -> list[float]:
-        """The means over the window, of all that is summed; NaN with too few readings."""
+        """The means over the window, of all but squares and counts; NaN with too few readings."""
         closed = self._closed
         count = closed[S_COUNT]
-        return [total / count for total in closed] if count >= WINDOW_LEAST else [NAN] * SUMS
+        return [total / count for total in closed[:S_AMPERES2]] if count >= WINDOW_LEAST else [NAN] * S_AMPERES2
 
     def cv(self, place: int, square: int) -> float:
         """Coefficient of variation of the readings in the window, %."""
