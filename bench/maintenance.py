@@ -1,12 +1,13 @@
 """The table of the store's upkeep: compression, rollups, and what maintenance costs ingest.
 
-usage: maintenance.py [--days D] [--wells N] [--recording FILE] [--seconds S] [--bindir DIR]
-A simulated field of N wells, a reading a minute for D days, is loaded as the daemon writes it and, on the community
-edition, compressed by the columnstore's own job: once as RTUs send what they read from 16-bit registers, whole psi,
-bbl/d, degC, A and so on, tenths of Hz and of vibration; once with noise down to decimals that no instrument has. A
-recording (CSV, one well) is compressed likewise: its stretches of three days as that many wells, as it is and as
-registers. Then an hour is rolled up, and the daemon takes as much as it can for S seconds, in turn without maintenance
-and with it: rollups every second, a pass of the archive over days that are not archived yet. Compare within one run.
+usage: maintenance.py [--days D] [--wells N] [--recording FILE] [--seconds S] [--pairs P] [--bindir DIR]
+A simulated field of N wells is loaded for D days as the daemon writes it, and, on the community edition, compressed by
+the columnstore's own job: with a reading a minute, with one in five, and a minute's in whole units alone. A recording
+(CSV, one well) is compressed likewise: its stretches of three days as that many wells, as it is, and in the digits that
+the simulated field has. Then an hour is rolled up. Then the daemon takes as much as it can for S seconds, without
+maintenance and with it, P times each, in turn one first and the other: rollups without a pause between their passes,
+and the archive's pass over days that are not archived yet. What counts is the median of the ratios of those pairs,
+since other programs on the machine burden both of a pair; the least and the greatest say how much that moves.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -35,34 +36,35 @@ from esp_ingestd.rollup import DAY_US, HOUR_US
 from esp_ingestd.simulator import Field
 
 MINUTE_S = 60
+FIVE_MINUTES_S = 300
 HOUR_S = 3_600
 DAY_S = 86_400
 SECOND_WELLS = 100
 BATCH_ROWS = 5_000
-ROUNDS = 3
 _JOB = "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'esp_telemetry'"
 
 
-def simulate(wells: int, days: int) -> Iterator[Reading]:
+def simulate(wells: int, days: int, interval_s: int = MINUTE_S) -> Iterator[Reading]:
     """Readings of a healthy field, those of all wells in order of time; the last are ten days old."""
     start_us = (time.time_ns() // 1000 // DAY_US - 10 - days) * DAY_US
-    field = Field(wells, start_us=start_us, seed=1, faults=[], interval_s=MINUTE_S)
+    field = Field(wells, start_us=start_us, seed=1, faults=[], interval_s=interval_s)
     decoder = Decoder(())
-    for sent in islice(from_field(field), wells * days * DAY_S // MINUTE_S):
+    for sent in islice(from_field(field), wells * days * DAY_S // interval_s):
         (reading,) = decoder.decode("", sent.payload, sent.due_us).readings
         yield reading
 
 
-REGISTERS = dict.fromkeys(CHANNEL_NAMES, 0) | {"vsd_frequency": 1, "vibration": 1}
-"""Decimals of what an RTU reads from a register, by channel."""
+DIGITS = dict.fromkeys(CHANNEL_NAMES, 1) | {"vsd_frequency": 2}
+"""Decimals of what the recording has, as the simulated field sends it."""
+UNITS = dict.fromkeys(CHANNEL_NAMES, 0) | {"vsd_frequency": 1, "vibration": 1}
 STRETCH_US = 3 * DAY_US
 
 
-def as_registers(readings: Iterator[Reading]) -> Iterator[Reading]:
-    """The same as RTUs send what they read from registers."""
+def rounded(readings: Iterator[Reading], decimals: Mapping[str, int]) -> Iterator[Reading]:
+    """The same with so many decimals, by channel."""
     for reading in readings:
         cells = ((name, getattr(reading, name)) for name in CHANNEL_NAMES)
-        yield reading._replace(**{name: round(cell, REGISTERS[name]) for name, cell in cells if cell is not None})
+        yield reading._replace(**{name: round(cell, decimals[name]) for name, cell in cells if cell is not None})
 
 
 def recorded(path: Path) -> Iterator[Reading]:
@@ -147,22 +149,25 @@ async def measure_compression(dsn: str, what: str, readings: Iterator[Reading]) 
     await store.close()
 
 
-def compare_ingest(folder: Path, broker: embedded.Broker, dsn: str, seconds: float) -> None:
-    """Print readings/s without and with maintenance, each time in turn, and the ratio of the medians."""
-    reached: dict[bool, list[float]] = {False: [], True: []}
+def compare_ingest(folder: Path, broker: embedded.Broker, dsn: str, seconds: float, pairs: int) -> None:
+    """Print readings/s without and with maintenance, in turn, and what of the one the other is."""
     header = f"{'array':>5} {'rate/s':>7} {'wells':>6} {'readings':>9} {'readings/s':>11} {'CPU us':>9}"
     print(f"{'':<16} {header} {'p50 ms':>8} {'p99 ms':>8} {'peak MB':>8}")
-    for number in range(2 * ROUNDS):
-        is_on = number % 2 == 1
-        place = folder / f"run{number}"
-        place.mkdir()
-        with daemon(place, broker, dsn, "5", "", more=upkeep(place, is_on=is_on)) as subject:
-            days = 2.0 + number / 50  # each load has an hour of its own
-            row, rate = measure(subject, broker.port, seconds=seconds, rate=0, array=1, wells=1000, days=days)
-        print(f"{'with maintenance' if is_on else 'without':<16} {row}", flush=True)
-        reached[is_on].append(rate)
-    without, beside = (statistics.median(reached[is_on]) for is_on in (False, True))
-    print(f"ingest with maintenance at work: {beside / without:.2f} of that without")
+    ratios = []
+    for pair in range(pairs):
+        reached = {}
+        for is_on in (False, True) if pair % 2 else (True, False):
+            place = folder / f"run{pair}{is_on}"
+            place.mkdir()
+            with daemon(place, broker, dsn, "5", "", more=upkeep(place, is_on=is_on)) as subject:
+                days = 2.0 + (2 * pair + is_on) / 24  # each load has an hour of its own
+                row, reached[is_on] = measure(
+                    subject, broker.port, seconds=seconds, rate=0, array=1, wells=1000, days=days
+                )
+            print(f"{'with maintenance' if is_on else 'without':<16} {row}", flush=True)
+        ratios.append(reached[True] / reached[False])
+    middle = statistics.median(ratios)
+    print(f"ingest with maintenance at work: {middle:.2f} of that without ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def upkeep(folder: Path, *, is_on: bool) -> str:
@@ -174,15 +179,16 @@ def upkeep(folder: Path, *, is_on: bool) -> str:
 
 def samples(wells: int, days: int, recording: Path | None) -> dict[str, Iterator[Reading]]:
     """What is compressed, by what it is."""
-    field = f"{wells} simulated wells, {days} days, a reading a minute"
+    field = f"{wells} simulated wells, {days} days, a reading"
     found = {
-        f"{field}, as registers": as_registers(simulate(wells, days)),
-        f"{field}, noise to the last decimal": simulate(wells, days),
+        f"{field} a minute": simulate(wells, days),
+        f"{field} in five minutes": simulate(wells, days, FIVE_MINUTES_S),
+        f"{field} a minute, in whole units": rounded(simulate(wells, days), UNITS),
     }
     if recording:
         found |= {
-            f"{recording.name} as registers": as_registers(recorded(recording)),
             recording.name: recorded(recording),
+            f"{recording.name} in the simulated digits": rounded(recorded(recording), DIGITS),
         }
     return found
 
@@ -191,9 +197,10 @@ def main() -> None:
     """Start broker and database, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=30, help="days of the simulated field (default 30)")
-    parser.add_argument("--wells", type=int, default=8, help="its wells (default 8)")
+    parser.add_argument("--wells", type=int, default=20, help="its wells (default 20)")
     parser.add_argument("--recording", type=Path, help="a CSV of one well, to be compressed too")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each load, s (default 10)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each load, s (default 30)")
+    parser.add_argument("--pairs", type=int, default=5, help="loads with and without maintenance (default 5 of each)")
     parser.add_argument("--bindir", type=Path, help="of another PostgreSQL (default: the best here)")
     options = parser.parse_args()
     found = embedded.installations(options.bindir)[:1] if options.bindir else []
@@ -207,7 +214,7 @@ def main() -> None:
             for what, readings in samples(options.wells, options.days, options.recording).items():
                 asyncio.run(measure_compression(database.dsn, what, readings))
             asyncio.run(measure_rollups(database.dsn))
-            compare_ingest(folder, broker, database.dsn, options.seconds)
+            compare_ingest(folder, broker, database.dsn, options.seconds, options.pairs)
 
 
 if __name__ == "__main__":

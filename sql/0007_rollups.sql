@@ -15,7 +15,7 @@ COMMENT ON COLUMN esp_rollup_marks.marked_at IS 'When they came; date and time w
 DO $$
 DECLARE
     channels CONSTANT text[] := ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = 'esp_telemetry'::regclass
-        AND atttypid = 'double precision'::regtype AND NOT attisdropped ORDER BY attnum);
+        AND atttypid IN ('double precision'::regtype, to_regtype('esp_value')) AND NOT attisdropped ORDER BY attnum);
     severities CONSTANT text[] := ARRAY['info', 'low', 'medium', 'high', 'critical'];
     name text;
     period text;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,12 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from esp_ingestd import database
+from esp_ingestd import database as esp_ingestd_database
 from esp_ingestd.backfill import backfill
 from esp_ingestd.config import DatabaseSettings, Settings, Wells
 from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import SECOND_US, Reading, to_iso
-from esp_ingestd.database import LATE_ROWS, Database
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
+from esp_ingestd.database import LATE_ROWS, Database, migrate, shipped_migrations
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.rollup import DAY_US
 from esp_ingestd.rows import CopyRows
@@ -93,6 +94,83 @@ async def test_readings_are_compressed_after_a_week_and_alarm_events_after_two(q
         "esp_telemetry": ("well_id", '"timestamp" DESC'),
         "diagnostic_results": ("well_id", '"timestamp" DESC,event_id'),
     }
+
+
+async def every_bit(query: Query) -> list[Any]:
+    channels = ", ".join(f"encode(float8send({name}), 'hex')" for name in CHANNEL_NAMES)
+    return await query(f"SELECT well_id, timestamp, {channels} FROM esp_telemetry ORDER BY 1, 2")  # noqa: S608 - our own names
+
+
+@pytest.mark.community
+async def test_channels_with_decimals_compress_to_a_tenth_and_come_back_to_the_bit(
+    store: Database, query: Query
+) -> None:
+    """As bits of neighbours these values are a third of what they were."""
+    chance = random.Random(1)  # noqa: S311 - no secret
+    odd: dict[str, Any] = dict(zip(CHANNEL_NAMES, (1e-300, 0.1 + 0.2, 49_999.999, -19.9), strict=False))
+    for well_id in WELLS:
+        said: list[dict[str, Any]] = [
+            {name: round(chance.gauss(100, 0.3), 1) for name in CHANNEL_NAMES} for _ in range(1440)
+        ]
+        rows = [reading(well_id, number)._replace(**values) for number, values in enumerate([odd, {}, *said])]
+        await store.write(batch(rows))
+    told = await query("SELECT * FROM esp_telemetry LIMIT 1")
+    assert isinstance(told[0]["pip"], float)
+    before = await every_bit(query)
+    await query("SELECT compress_chunk(c) FROM show_chunks('esp_telemetry') c")
+    assert (await store.store_health()).tables["esp_telemetry"].compression_ratio > 10
+    assert await every_bit(query) == before
+
+
+async def types_of_channels(query: Query) -> set[tuple[str, str | None]]:
+    """What information_schema says of them, and their domain."""
+    rows = await query(
+        "SELECT data_type, domain_name FROM information_schema.columns"
+        " WHERE table_name = 'esp_telemetry' AND column_name = ANY ($1)",
+        list(CHANNEL_NAMES),
+    )
+    return {tuple(row) for row in rows}
+
+
+async def test_channels_are_double_precision_to_whoever_asks(query: Query, migrated: FreshDatabase) -> None:
+    domain = "esp_value" if migrated.edition == "timescaledb-community" else None
+    assert await types_of_channels(query) == {("double precision", domain)}
+
+
+@pytest.mark.community
+async def test_a_database_that_cannot_change_its_channels_goes_on_as_it_was(
+    database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day is compressed already, and a view of the site's own reads a channel."""
+    settings = DatabaseSettings(dsn=SecretStr(database.dsn))
+    known = shipped_migrations()
+    (domains,) = [each for each in known if "dictionaries" in each.name]
+    with monkeypatch.context() as older:
+        older.setattr(esp_ingestd_database, "shipped_migrations", lambda: [each for each in known if each != domains])
+        await migrate(settings)
+    connection = await asyncpg.connect(database.dsn)
+    insert = (
+        "INSERT INTO esp_telemetry (well_id, timestamp, pip, received_at) VALUES ('W1', $1::timestamptz, 7.1, now())"
+    )
+    await connection.execute(insert.replace("$1", "'2023-12-09Z'"))
+    await connection.execute("SELECT compress_chunk(c) FROM show_chunks('esp_telemetry') c")
+    await connection.execute("CREATE VIEW of_the_site AS SELECT pip FROM esp_telemetry")
+    assert (await migrate(settings))[1] == [domains.path.name]
+    assert await types_of_channels(connection.fetch) == {("double precision", None)}
+    # docs/operations.md: the remedy; by halves it changes nothing.
+    await connection.execute("DROP VIEW of_the_site")
+    await connection.execute(domains.path.read_text("utf-8"))
+    assert await types_of_channels(connection.fetch) == {("double precision", None)}
+    await connection.execute("SELECT decompress_chunk(c, true) FROM show_chunks('esp_telemetry') c")
+    for _ in range(2):
+        await connection.execute(domains.path.read_text("utf-8"))
+        assert await types_of_channels(connection.fetch) == {("double precision", "esp_value")}
+    await connection.execute("SELECT compress_chunk(c) FROM show_chunks('esp_telemetry') c")
+    assert await connection.fetchval("SELECT pip FROM esp_telemetry") == 7.1
+    assert await connection.fetchval(
+        "SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name ~ 'compression'"
+    )
+    await connection.close()
 
 
 @pytest.mark.community
@@ -212,7 +290,11 @@ async def test_an_alarm_that_stands_for_long_is_sought_among_the_rows_of_its_wel
     await query(EVENTS, DAY // SECOND_US)
     await query("SELECT compress_chunk(c) FROM show_chunks('diagnostic_results') c")
     await query("SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)")
-    asked = database._STORED_EVENTS.replace("$1", "'{e5}'").replace("$2", "'2000-01-01Z'").replace("$3", "'{W1,W2}'")
+    asked = (
+        esp_ingestd_database._STORED_EVENTS.replace("$1", "'{e5}'")
+        .replace("$2", "'2000-01-01Z'")
+        .replace("$3", "'{W1,W2}'")
+    )
     plan = [row[0] for row in await query(f"EXPLAIN (COSTS off) {asked}")]
     compressed = [after for before, after in itertools.pairwise(plan) if " on compress_" in before]
     assert compressed, plan

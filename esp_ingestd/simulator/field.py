@@ -23,12 +23,14 @@ NORMALS: Final = 16_384
 SENSORS: Final = 15
 """How many normals a reading takes."""
 
-# Resolution of each channel as common instruments have it.
+# Resolution of each channel as it reaches an RTU. Gauges have more than they hold (0.1 psi, 0.1 degC, 0.001 g); what is
+# of a drive, a flow computer or a transmitter at the surface comes through a register of 16 bits, which has room for
+# 50 000 bbl/d, 10 000 N.m or MOhm, 15 000 psi in whole units and for 1 000 A in tenths.
 PAYLOAD: Final = (
-    b'{"well_id":"%b","timestamp":"%b","flow_rate":%.1f,"pip":%.1f,"motor_current":%.2f,"motor_temp":%.1f,'
-    b'"vibration":%.3f,"vsd_frequency":%.2f,"flow_variance":%.2f,"torque":%.1f,"gor":%.0f,'
-    b'"discharge_pressure":%.1f,"intake_temp":%.1f,"wellhead_pressure":%.1f,"casing_pressure":%.1f,'
-    b'"current_unbalance":%.2f,"voltage_unbalance":%.2f,"insulation_resistance":%.2f}'
+    b'{"well_id":"%b","timestamp":"%b","flow_rate":%.0f,"pip":%.1f,"motor_current":%.1f,"motor_temp":%.1f,'
+    b'"vibration":%.3f,"vsd_frequency":%.2f,"flow_variance":%.2f,"torque":%.0f,"gor":%.0f,'
+    b'"discharge_pressure":%.1f,"intake_temp":%.1f,"wellhead_pressure":%.0f,"casing_pressure":%.0f,'
+    b'"current_unbalance":%.2f,"voltage_unbalance":%.2f,"insulation_resistance":%.0f}'
 )
 PRESSURES: Final = ("pip", "discharge_pressure", "wellhead_pressure", "casing_pressure")
 GAUGE: Final = ("pip", "motor_temp", "vibration", "discharge_pressure", "intake_temp")
