@@ -1071,16 +1071,18 @@ _MARK_PUBLISHED: Final = """
     WHERE event_id = ANY ($1) AND published_at IS NULL AND "timestamp" >= $3
 """
 _OLD_UNPUBLISHED: Final = """
-    SELECT well_id, "timestamp", event_id FROM diagnostic_results
-    WHERE event_id = ANY ($1) AND published_at IS NULL AND "timestamp" < $2
+    SELECT well_id, "timestamp", event_id FROM esp_untold_events WHERE event_id = ANY ($1) AND "timestamp" < $2
 """
 _MARK_OLD_PUBLISHED: Final = """
     UPDATE diagnostic_results SET published_at = $4 WHERE well_id = $1 AND "timestamp" = $2 AND event_id = $3
 """
 _UNPUBLISHED: Final = """
-    SELECT "timestamp", event_id, event FROM diagnostic_results
-    WHERE published_at IS NULL AND ("timestamp", event_id) > ($1, $2)
-    ORDER BY "timestamp", event_id LIMIT $3
+    SELECT untold."timestamp", untold.event_id, event FROM esp_untold_events AS untold CROSS JOIN LATERAL (
+        SELECT event FROM diagnostic_results
+        WHERE well_id = untold.well_id AND "timestamp" = untold."timestamp" AND event_id = untold.event_id LIMIT 1
+    ) AS stored
+    WHERE (untold."timestamp", untold.event_id) > ($1, $2)
+    ORDER BY untold."timestamp", untold.event_id LIMIT $3
 """
 _LOAD_MARK: Final = 'SELECT file, size_bytes, modified_ns, "offset", line FROM esp_backfills WHERE file = $1'
 _UPSERT_LOAD_MARK: Final = """

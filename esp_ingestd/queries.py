@@ -72,17 +72,27 @@ async def ask(settings: Settings, question: Callable[[Database], Awaitable[_T]])
 async def wells(database: Database, settings_of: Wells) -> Answer:
     """Each well's last reading, its age, how the well does as far as the database tells, and its standing alarms."""
     now_us = _now_us()
-    last = await _last_readings(database, await _days_of_wells(database))
+    stored = await _newest_stored(database)
+    # Of these nothing more is asked: to be silent they would have to be older, whatever their interval is.
+    heard = {row["well_id"]: _heard(row) for row in stored if now_us - row["newest"] <= SILENCE_US}
+    days = await _days_of_wells(database, stored)
+    last = heard | await _last_readings(database, {name: days[name] for name in days.keys() - heard})
     standing: dict[str, Counter[str]] = defaultdict(Counter)
     for row in await database.fetch(STANDING_BY_WELL):
         standing[row["well_id"]][row["severity"]] += row["count"]
+    none = Counter[str]()  # one for all wells without: ten thousand of them take longer than the question
     rows = [
-        _well(last.get(name, {}), settings_of(name), name, standing[name], now_us) for name in _sorted(last, standing)
+        _well(last.get(name, {}), settings_of(name), name, standing.get(name, none), now_us)
+        for name in _sorted(last, standing)
     ]
     states = Counter(row["state"] for row in rows)
     alarms = _worst_first(sum(standing.values(), Counter()))
     told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     return Answer(WELL_COLUMNS, rows, f"{len(rows)} in all: {told}; alarms standing: {alarms}" if rows else NO_WELLS)
+
+
+def _heard(row: Row) -> Row:
+    return {**row, "timestamp": row["newest"], "fourth": None}
 
 
 def _well(reading: Row, settings: WellSettings, well_id: str, standing: Counter[str], now_us: int) -> Row:
@@ -133,10 +143,7 @@ async def latest(database: Database, settings_of: Wells, names: Sequence[str], c
         ValueError: there is no such well.
     """
     now_us = _now_us()
-    days = await _days_of_wells(database)
-    for name in names:
-        _require(name, days)
-    last = await _last_readings(database, {name: days[name] for name in names or days})
+    last = await _last_readings(database, await _days_of(database, names))
     rows = [
         {
             "well_id": name,
@@ -157,23 +164,61 @@ async def names_of_wells(database: Database, names: Sequence[str] = ()) -> list[
     Raises:
         ValueError: there is no such well.
     """
-    days = await _days_of_wells(database)
-    for name in names:
-        _require(name, days)
-    return sorted(names or days)
+    return sorted(await _days_of(database, names))
 
 
-async def _days_of_wells(database: Database) -> dict[str, list[int]]:
+async def _days_of(database: Database, names: Sequence[str]) -> dict[str, list[int]]:
+    """`_days_of_wells` of these, or of all.
+
+    Raises:
+        ValueError: there is no such well.
+    """
+    if not names:
+        return await _days_of_wells(database)
+    rolled = await database.fetch(NEWEST_ROLLED_OF, list(names))
+    marked = [row for row in await database.fetch(MARKED) if row["well_id"] in names]
+    since_us = await _not_rolled_up_us(database)
+    stored = [] if since_us is None else await database.fetch(NEWEST_STORED_OF, list(names), since_us)
+    days = _days(rolled + marked + stored)
+    if set(names) - days.keys():
+        everything = await _days_of_wells(database)
+        for name in names:
+            _require(name, everything)
+        days = everything
+    return {name: days[name] for name in names}
+
+
+async def _not_rolled_up_us(database: Database) -> int | None:
+    """Since when any well may have sent what is not rolled up yet; None: whoever has is named by a mark."""
+    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK_OF_ALL)]
+    if marked_us is None:
+        return None
+    # Whole days spare chunks and skip no rows of those that are left; without chunks a bound only skips rows.
+    is_chunked = database.edition is not None and database.edition.has_hypertables
+    return int(marked_us - marked_us % DAY_US) if is_chunked else 0
+
+
+async def _newest_stored(database: Database) -> list[Row]:
+    """The newest reading of each well of which there is one that is not rolled up yet."""
+    since_us = await _not_rolled_up_us(database)
+    return [] if since_us is None else await database.fetch(NEWEST_STORED, since_us)
+
+
+async def _days_of_wells(database: Database, stored: Sequence[Row] | None = None) -> dict[str, list[int]]:
     """Each well there is -> the days, UTC, of which one holds its newest reading: their beginnings, newest first.
 
     More than one where an alarm event marked a day on which the well may have sent nothing.
+
+    Args:
+        database: whom to ask.
+        stored: what `_newest_stored` brings, if that was asked already.
     """
-    found = await database.fetch(NEWEST_ROLLED) + await database.fetch(MARKED)
-    ((marked_us,),) = [row.values() for row in await database.fetch(OLDEST_MARK_OF_ALL)]
-    if marked_us is not None:
-        # Whole days spare chunks and skip no rows of those that are left; without chunks a bound only skips rows.
-        is_chunked = database.edition is not None and database.edition.has_hypertables
-        found += await database.fetch(NEWEST_STORED, marked_us - marked_us % DAY_US if is_chunked else 0)
+    if stored is None:
+        stored = await _newest_stored(database)
+    return _days([*await database.fetch(NEWEST_ROLLED), *await database.fetch(MARKED), *stored])
+
+
+def _days(found: Iterable[Row]) -> dict[str, list[int]]:
     days: dict[str, set[int]] = defaultdict(set)
     for row in found:
         days[row["well_id"]].add(row["newest"] - row["newest"] % DAY_US)
@@ -255,9 +300,7 @@ async def _newest_rows(
 
 
 async def _why_nothing(database: Database, name: str, period: Period) -> str:
-    days = await _days_of_wells(database)
-    _require(name, days)
-    (newest,) = (await _last_readings(database, {name: days[name]})).values()
+    (newest,) = (await _last_readings(database, await _days_of(database, [name]))).values()
     last = (
         f"its newest reading is of {to_second(to_iso(newest['timestamp']))}"
         if newest
@@ -460,9 +503,7 @@ def _worst_first(counts: Mapping[str, int], none: str = "none") -> str:
 async def _require_known(database: Database, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
     """Refuse wells that nothing was found of and that no reading ever came from."""
     if missing := set(names).difference(row["well_id"] for row in found):
-        days = await _days_of_wells(database)
-        for name in sorted(missing):
-            _require(name, days)
+        await _days_of(database, sorted(missing))
 
 
 def _require(name: str, known: Iterable[str]) -> None:
@@ -482,23 +523,42 @@ def _require(name: str, known: Iterable[str]) -> None:
 # Loose index scans: from the last well to the first, each with its newest time, one look a well.
 _NEWEST: Final = """
     WITH RECURSIVE newest AS (
-        (SELECT well_id, {time} FROM {table} WHERE {condition} ORDER BY well_id DESC, {time} DESC LIMIT 1)
+        (SELECT {columns} FROM {table} WHERE {condition} ORDER BY well_id DESC, {time} DESC LIMIT 1)
         UNION ALL
         SELECT next.* FROM newest, LATERAL (
-            SELECT well_id, {time} FROM {table}
+            SELECT {columns} FROM {table}
             WHERE well_id < newest.well_id AND {condition} ORDER BY well_id DESC, {time} DESC LIMIT 1
         ) AS next
     )
-    SELECT well_id, {time} AS newest FROM newest
+    SELECT * FROM newest
 """
-NEWEST_ROLLED: Final = _NEWEST.format(table="telemetry_daily", time="bucket", condition="readings > 0")
+_ROLLED: Final = {
+    "table": "telemetry_daily",
+    "time": "bucket",
+    "condition": "readings > 0",
+    "columns": "well_id, bucket AS newest",
+}
+_STORED: Final = {
+    "table": "esp_telemetry",
+    "time": '"timestamp"',
+    "columns": 'well_id, "timestamp" AS newest, vsd_frequency, motor_current, bad_channels',
+}
+_NEWEST_OF: Final = """
+    SELECT newest.* FROM unnest($1::text[]) AS asked (well_id), LATERAL (
+        SELECT {columns} FROM {table}
+        WHERE well_id = asked.well_id AND {condition} ORDER BY {time} DESC LIMIT 1
+    ) AS newest
+"""
+NEWEST_ROLLED: Final = _NEWEST.format(**_ROLLED)
+NEWEST_ROLLED_OF: Final = _NEWEST_OF.format(**_ROLLED)
 # What maintenance has not rolled up yet: of some hours the wells are marked, of others every well may have sent.
 MARKED: Final = """
     SELECT DISTINCT well_id, date_trunc('day', bucket, 'UTC') AS newest
     FROM esp_rollup_marks, unnest(well_ids) AS well_id
 """
 OLDEST_MARK_OF_ALL: Final = "SELECT min(bucket) FROM esp_rollup_marks WHERE well_ids IS NULL"
-NEWEST_STORED: Final = _NEWEST.format(table="esp_telemetry", time='"timestamp"', condition='"timestamp" >= $1')
+NEWEST_STORED: Final = _NEWEST.format(**_STORED, condition='"timestamp" >= $1')
+NEWEST_STORED_OF: Final = _NEWEST_OF.format(**_STORED, condition='"timestamp" >= $2')
 LAST_READINGS: Final = f"""
     SELECT newest.*, (
         SELECT "timestamp" FROM esp_telemetry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -313,3 +314,33 @@ async def test_rows_for_a_dropped_day_are_taken_again(store: Database, query: Qu
     assert (await stored(query))[0] == 1
     assert (await store.write(batch(rows))).stored == 10
     assert (await store.write(batch(rows))).duplicates == 10
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["of this week", "compressed"])
+async def test_the_events_that_nobody_was_told_are_found_without_reading_the_others(
+    store: Database, query: Query, migrated: FreshDatabase, *, is_old: bool
+) -> None:
+    """It is asked at each start; weeks that are compressed would have to be read whole."""
+    await query(EVENTS, DAY // SECOND_US)
+    if is_old and migrated.edition == "timescaledb-community":
+        await query("SELECT compress_chunk(c) FROM show_chunks('diagnostic_results') c")
+    (untold,) = await store.unpublished_events(None, 10)
+    assert untold.event_id == "e77"
+    asked = esp_ingestd_database._UNPUBLISHED.replace("$1", "'2000-01-01Z'").replace("$2", "''").replace("$3", "10")
+    assert 0 < await rows_read(query, asked) < 1500, "a segment at most"
+    await store.mark_published(["e77"], TODAY)
+    assert await store.unpublished_events(None, 10) == []
+    assert await rows_read(query, asked) == 0
+
+
+async def rows_read(query: Query, asked: str) -> int:
+    """Of diagnostic_results, in chunks and where they are compressed."""
+    (explained,) = await query(f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING off) {asked}")
+    counted, nodes = 0, [json.loads(explained[0])[0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        is_of_events = node.get("Relation Name", "esp_untold_events") != "esp_untold_events"
+        looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        counted += is_of_events * node["Actual Loops"] * looked_at
+    return int(counted)

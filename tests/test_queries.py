@@ -647,6 +647,8 @@ PLANS: dict[str, tuple[str, tuple[object, ...], int, int]] = {
     # query, arguments, at most so many rows read, from so many chunks or tables of readings
     "newest rolled": (queries.NEWEST_ROLLED, (), 3 * WELLS, 0),
     "newest stored": (queries.NEWEST_STORED, (TODAY,), 3 * WELLS, 2),
+    "newest rolled of one": (queries.NEWEST_ROLLED_OF, (["WELL-7"],), 2, 0),
+    "newest stored of one": (queries.NEWEST_STORED_OF, (["WELL-7"], TODAY), 2, 2),
     "last readings": (queries.LAST_READINGS, (NAMES, TODAY - DAY_US, queries.FOREVER_US), 6 * WELLS, 3),
     "last of a day": (queries.LAST_READINGS, (NAMES[:1], TODAY - 9 * DAY_US, TODAY - 8 * DAY_US), 6, 1),
     "a day raw": (RAW, ("WELL-7", DAY_AGO, NOW, 1000), A_DAY + 1, 2),
