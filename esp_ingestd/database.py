@@ -20,7 +20,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,10 +46,12 @@ from esp_ingestd.rollup import (
     COUNT_HOUR,
     DAY_US,
     HOUR_US,
+    LEAVE_MARK,
     LONGEST_US,
     MERGE_MARKS,
     SELECT_HOURS,
     SELECT_WELLS,
+    TAKE_MARK,
     TAKE_MARKS,
     TOUCH_DAY,
     Mark,
@@ -72,7 +74,7 @@ READ_TIMEOUT_S: Final = 300.0  # for one block of it: its first one waits for a 
 LATE_US: Final = DAY_US  # what is younger nobody compresses
 LATE_ROWS: Final = 500  # into compressed days at once: a millisecond each where they lie among others
 UNPUBLISHED_US: Final = 7 * DAY_US  # an event waits for the broker for seconds; compressed are those of 14 days
-ROLLUP_WELLS: Final = 100  # of one statement, so that none of them takes long
+ROLLUP_WELLS: Final = 100  # of one transaction, so that none of them takes long
 ROLLUP_TIMEOUT_S: Final = 3600.0  # for one hour of readings: millions, where wells send every second
 
 # PostgreSQL's error classes and codes (its manual, appendix A) that are a verdict on a row.
@@ -202,6 +204,13 @@ class StoreHealth:
     verified_us: int = 0
     """When an archived day was last read back and found whole."""
     archived_bytes: int = 0
+
+
+class _Left(NamedTuple):
+    """The wells of an hour that are to be counted yet, and since when they are."""
+
+    well_ids: list[str]
+    marked_us: int
 
 
 @dataclass(slots=True)
@@ -484,44 +493,63 @@ class Database:
         async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection:
             return [row[0] for row in await connection.fetch(SELECT_HOURS)]
 
-    async def roll_up(self, hour_us: int) -> int:
-        """Count one hour again, and its day, for the wells that are marked; one transaction.
+    async def roll_up(self, hour_us: int, pause: "Callable[[], Awaitable[None]] | None" = None) -> int:
+        """Count one hour again, and its day, for the wells that are marked: ROLLUP_WELLS in each transaction.
 
         Args:
             hour_us: one of `stale_hours`.
+            pause: waited for after each transaction.
 
         Returns:
             How many readings were counted.
 
         Raises:
-            Unavailable: not now; the hour is still marked.
+            Unavailable: not now; what is not counted is still marked.
 
         Cancel: likewise.
         """
-        async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection, connection.transaction():
-            # Compiling a statement of so many columns takes longer than running it.
-            await connection.execute("SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan")
-            well_ids = await self._take_marks(connection, hour_us)
-            await connection.execute(TOUCH_DAY, to_datetime(hour_us).date())
-            counted = 0
-            for start in range(0, len(well_ids), ROLLUP_WELLS):
-                some = well_ids[start : start + ROLLUP_WELLS]
-                rows = await connection.fetch(COUNT_HOUR, hour_us, some, hour_us + HOUR_US, hour_us - LONGEST_US)
-                counted += sum(row[0] for row in rows)
-                await connection.execute(COUNT_ALARMS, hour_us, some, hour_us + HOUR_US)
-                await connection.execute(COUNT_DAY, hour_us // DAY_US * DAY_US, some)
+        counted, left = 0, None
+        while left is None or left.well_ids:
+            async with self._using(timeout_s=ROLLUP_TIMEOUT_S) as connection, connection.transaction():
+                # Compiling a statement of so many columns takes longer than running it.
+                await connection.execute("SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan")
+                if (some := await self._take_marks(connection, hour_us, left)) is None:
+                    break
+                left = await self._leave_marks(connection, hour_us, some)
+                counted += await self._count(connection, hour_us, some.well_ids[:ROLLUP_WELLS])
+            if pause:
+                await pause()
         return counted
 
-    async def _take_marks(self, connection: "Connection[Any]", hour_us: int) -> list[str]:
-        marks = [row[0] for row in await connection.fetch(TAKE_MARKS, hour_us)]
-        well_ids = set[str]().union(*filter(None, marks))
-        if None in marks:
+    async def _take_marks(self, connection: "Connection[Any]", hour_us: int, left: "_Left | None") -> "_Left | None":
+        """All that an hour is marked with, or what we left of it; None where another has taken that."""
+        if left is not None:
+            tag = await connection.execute(TAKE_MARK, hour_us, left.well_ids, left.marked_us)
+            return left if tag != "DELETE 0" else None
+        marks = await connection.fetch(TAKE_MARKS, hour_us)
+        await connection.execute(TOUCH_DAY, to_datetime(hour_us).date())
+        well_ids = set[str]().union(*(mark["well_ids"] or () for mark in marks))
+        if any(mark["well_ids"] is None for mark in marks):
             # A bound on time spares chunks; without chunks it only makes the steps from well to well longer.
             is_chunked = self.edition is not None and self.edition.has_hypertables
             since_us = hour_us // DAY_US * DAY_US if is_chunked else EPOCH_US
             until_us = since_us + DAY_US if is_chunked else FOREVER_US
             well_ids.update(row[0] for row in await connection.fetch(SELECT_WELLS, since_us, until_us))
-        return sorted(well_ids)
+        return _Left(sorted(well_ids), min((mark["marked_at"] for mark in marks), default=0))
+
+    @staticmethod
+    async def _leave_marks(connection: "Connection[Any]", hour_us: int, some: "_Left") -> "_Left":
+        left = _Left(some.well_ids[ROLLUP_WELLS:], some.marked_us)
+        if left.well_ids:
+            await connection.execute(LEAVE_MARK, hour_us, left.well_ids, left.marked_us)
+        return left
+
+    @staticmethod
+    async def _count(connection: "Connection[Any]", hour_us: int, well_ids: list[str]) -> int:
+        rows = await connection.fetch(COUNT_HOUR, hour_us, well_ids, hour_us + HOUR_US, hour_us - LONGEST_US)
+        await connection.execute(COUNT_ALARMS, hour_us, well_ids, hour_us + HOUR_US)
+        await connection.execute(COUNT_DAY, hour_us // DAY_US * DAY_US, well_ids)
+        return sum(row[0] for row in rows)
 
     @asynccontextmanager
     async def session(self, *, timeout_s: float | None = None) -> AsyncIterator[Session]:

@@ -43,7 +43,7 @@ MAINTENANCE_LOCK: Final = 0x65737033  # any constant of our own: "esp3"; "esp1" 
 FIRST_PASS: Final = 0.1  # of an interval after the start: not at once, and not never where it is started often
 NICENESS: Final = 10
 REST: Final = 19
-"""Of the time that a pass over the rollups, or a block of the archive, took: it has a twentieth of the time."""
+"""Of the time that some wells of an hour, or a block of the archive, took: it has a twentieth of the time."""
 LONGEST_REST_S: Final = 3600.0
 _PROGRAM: Final = (sys.executable, "-c", "from esp_ingestd.maintenance import work_for_parent; work_for_parent()")
 
@@ -93,8 +93,12 @@ async def _attempt(name: str, work: Work, settings: Settings) -> Step:
 # ---------------------------------------------------------------------------------------------------------- the steps
 
 
-async def roll_up(settings: Settings) -> Step:
+async def roll_up(settings: Settings, pace: Pace | None = None) -> Step:
     """Count every hour again that got readings or alarm events.
+
+    Args:
+        settings: of the database.
+        pace: how hard it may be worked; None is as hard as it can be.
 
     Raises:
         Unavailable: the database is away; what was counted by then stays.
@@ -107,12 +111,18 @@ async def roll_up(settings: Settings) -> Step:
                 return Step("rollups", "another one is at it")
             await database.merge_marks()  # also where counting fails again and again, they are few
             hours = await database.stale_hours()
-            rows = sum([await database.roll_up(hour) for hour in hours])
+            pace = pace or Pace()
+            rows = sum([await database.roll_up(hour, pace.pause) for hour in hours])
     finally:
         await database.close()
     if not hours:
         return Step("rollups", "")
     return Step("rollups", f"{len(hours)} hours, {rows} readings counted in {time.monotonic() - began:.1f} s")
+
+
+async def roll_up_gently(settings: Settings) -> Step:
+    """`roll_up` beside ingest: for an hour at most it rests between transactions, then it makes haste."""
+    return await roll_up(settings, Pace(REST, LONGEST_REST_S))
 
 
 async def _merge_marks(settings: Settings) -> Step:
@@ -240,12 +250,11 @@ class Maintenance:
         interval_s = self._settings.maintenance.interval_s
         await asyncio.sleep(FIRST_PASS * interval_s)
         while True:
-            began = time.monotonic()
-            steps = await run_steps(self._settings, {"rollups": roll_up, "health": self._look})
+            steps = await run_steps(self._settings, {"rollups": roll_up_gently, "health": self._look})
             self._count(steps)
             if not any(step.faults for step in steps):
                 self._metrics.kept.set_to_current_time()
-            await asyncio.sleep(max(interval_s, min(REST * (time.monotonic() - began), LONGEST_REST_S)))
+            await asyncio.sleep(interval_s)
 
     async def keep_marks(self) -> None:
         """Where maintenance is another's, see that what it is to do stays small if it never comes, until cancelled."""
@@ -264,7 +273,9 @@ class Maintenance:
             await asyncio.sleep(interval_s)
 
     async def _look(self, settings: Settings) -> Step:
+        pace = Pace(REST, LONGEST_REST_S)
         _tell(self._metrics, await look(settings))
+        await pace.pause()
         return Step("health", "")
 
     def _count(self, steps: Sequence[Step]) -> None:

@@ -2,8 +2,9 @@
 
 Rules:
     1. A mark says that an hour got readings or alarm events. It is committed with them, and deleted in the transaction
-       that then counts the hour again; who sees a mark sees what came with it, and what comes later has a mark of its
-       own. So no bucket is forgotten, whoever is killed. The same transaction tells the archive which day it was.
+       that then counts the hour again; where it counts but some of the wells, it leaves a mark of the others. Who sees
+       a mark sees what came with it, and what comes later has a mark of its own. So no bucket is forgotten, whoever is
+       killed. The transaction that takes the marks tells the archive which day it was.
     2. An hour is counted again whole, from its readings, and the day from its hours: twice equals once.
     3. Readings go away only by retention, so a count that finds fewer than the last one saw a part of them: the row
        that is there stays.
@@ -92,7 +93,11 @@ _HERTZ, _AMPERES = _good("vsd_frequency"), _good("motor_current")
 SELECT_HOURS: Final = "SELECT DISTINCT bucket FROM esp_rollup_marks ORDER BY bucket DESC"
 """The hours to count again, the newest first: they are what people look at."""
 
-TAKE_MARKS: Final = "DELETE FROM esp_rollup_marks WHERE bucket = $1 RETURNING well_ids"
+TAKE_MARKS: Final = "DELETE FROM esp_rollup_marks WHERE bucket = $1 RETURNING well_ids, marked_at"
+
+TAKE_MARK: Final = "DELETE FROM esp_rollup_marks WHERE bucket = $1 AND well_ids = $2 AND marked_at = $3"
+LEAVE_MARK: Final = "INSERT INTO esp_rollup_marks (bucket, well_ids, marked_at) VALUES ($1, $2, $3)"
+"""What of an hour is left to count, as one mark: it is as old as the oldest of those that it stands for."""
 
 MERGE_MARKS: Final = """
     WITH gone AS (

@@ -265,6 +265,72 @@ async def test_migrating_marks_what_is_there_already(database: FreshDatabase) ->
     await connection.close()
 
 
+# ------------------------------------------------------------------------------------------- some wells at a time
+
+
+FIVE = ["A", "B", "C", "D", "E"]
+MARKS = "SELECT well_ids, marked_at FROM esp_rollup_marks ORDER BY marked_at, well_ids"
+
+
+@pytest.fixture
+async def five(store: Database, query: Query, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Five wells of one hour that are not counted yet, two in a transaction; since when that is."""
+    monkeypatch.setattr("esp_ingestd.database.ROLLUP_WELLS", 2)
+    await store.write(batch(*[at(5.1)._replace(well_id=well_id, pip=1.0) for well_id in FIVE]))
+    return (await query(MARKS))[0]["marked_at"]
+
+
+async def counted(query: Query) -> list[str]:
+    return sorted(well_id for well_id, _ in await rows(query, "hourly"))
+
+
+async def test_whoever_is_killed_between_wells_leaves_a_mark_of_the_others(
+    store: Database, query: Query, five: object
+) -> None:
+    """And what came meanwhile has its own; the age is that of what is not counted."""
+
+    async def die() -> None:
+        await store.write(batch(at(5.2, pip=3.0)._replace(well_id="A")))
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await store.roll_up(DAY + 5 * HOUR_US, die)
+    assert await counted(query) == ["A", "B"]
+    old, new = await query(MARKS)
+    assert (old["well_ids"], old["marked_at"]) == (["C", "D", "E"], five)
+    assert (new["well_ids"], new["marked_at"] > five) == (None, True)
+    assert await refresh(store) == 6
+    assert await counted(query) == FIVE
+    assert (await rows(query, "hourly"))["A", DAY + 5 * HOUR_US]["pip_max"] == 3.0
+    assert await query(MARKS) == []
+
+
+async def test_it_rests_after_each_of_so_many_wells(store: Database, query: Query, five: object) -> None:
+    seen = []
+
+    async def rest() -> None:
+        seen.append(await counted(query))
+
+    assert five
+    assert await store.roll_up(DAY + 5 * HOUR_US, rest) == 5
+    assert seen == [FIVE[:2], FIVE[:4], FIVE]
+
+
+async def test_what_another_has_taken_is_left_to_it(store: Database, query: Query, five: object) -> None:
+    """Marks are merged by daemons that do no maintenance: what we left is in that mark then, and not ours."""
+
+    async def merge() -> None:
+        await store.write(batch(at(5.3, pip=2.0)._replace(well_id="A")))
+        await store.merge_marks()
+
+    assert five
+    assert await store.roll_up(DAY + 5 * HOUR_US, merge) == 2
+    ((well_ids, marked_at),) = await query(MARKS)
+    assert (well_ids, marked_at) == (None, five)
+    assert await refresh(store) == 6
+    assert await counted(query) == FIVE
+
+
 # ---------------------------------------------------------------------------------------------------------- alarms
 
 
