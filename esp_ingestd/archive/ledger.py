@@ -143,7 +143,9 @@ async def require_columns(session: Session, table: Table) -> None:
         ArchiveError: it has.
     """
     if strange := sorted({row[0] for row in await session.fetch(_COLUMNS, table.name)} - set(table.names)):
-        raise ArchiveError(f"has columns that would not be archived: {', '.join(strange)}")
+        raise ArchiveError(
+            f"has columns that would not be archived: {', '.join(strange)}; move them to a table of their own"
+        )
 
 
 async def marked_days(session: Session) -> set[date]:

@@ -16,7 +16,7 @@ from archived import DAY, Store, became, odd_rows, opened, row
 from faults.test_limits import fill, mounted
 from peer import until
 
-from esp_ingestd.archive import Busy, Outcome
+from esp_ingestd.archive import Busy, Outcome, restoring, retention
 from esp_ingestd.archive import archiving as under_test
 from esp_ingestd.archive.archiving import archive_days, verify
 from esp_ingestd.archive.place import Directory
@@ -111,6 +111,66 @@ async def test_a_run_cut_at_any_change_leaves_the_old_day_or_the_new_one(
     assert [each.what for each in (await verify(store.settings)).days] == [Outcome.VERIFIED]
     assert {each.what for each in (await retain(store.settings)).days} <= {Outcome.DROPPED}
     assert await everything(store) == both
+
+
+class CutAt:
+    """A function of a module that ends the process right before or right after its n-th call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str, left: int, *, after: bool) -> None:
+        self.work = getattr(module, name)
+        self.left = left
+        self.after = after
+        monkeypatch.setattr(module, name, self)
+
+    async def __call__(self, *arguments: object, **more: object) -> object:
+        self.left -= 1
+        answer = await self.work(*arguments, **more) if self.left or self.after else None
+        if not self.left:
+            raise Cut
+        return answer
+
+
+@pytest.mark.best_edition
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("drop", [1, 2, 3])
+async def test_a_retention_cut_at_any_drop_has_dropped_whole_days(
+    store: Store, monkeypatch: pytest.MonkeyPatch, drop: int, *, after: bool
+) -> None:
+    await store.add([row(day * 86_400 + second) for day in range(3) for second in range(5)])
+    before = await store.rows()
+    await archive_days(store.settings)
+    with monkeypatch.context() as patched:
+        CutAt(patched, retention, "drop_days", drop, after=after)
+        with pytest.raises(Cut):
+            await retain(store.settings)
+    assert await store.count() == 5 * (3 - drop + (not after))
+    assert became(await archive_days(store.settings)) == []
+    assert {each.what for each in (await retain(store.settings)).days} <= {Outcome.DROPPED}
+    assert await store.count() == 0
+    assert await everything(store) == before
+
+
+@pytest.mark.best_edition
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("block", [1, 2, 3])
+async def test_a_restore_cut_at_any_block_goes_on_when_it_is_given_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, block: int, *, after: bool
+) -> None:
+    """What it has brought back is there, with the marks of its hours, and nothing of it twice."""
+    await store.add([row(day * 86_400 + second) for day in range(3) for second in range(5)])
+    before = await store.rows()
+    await archive_days(store.settings)
+    await retain(store.settings)
+    with monkeypatch.context() as patched:
+        CutAt(patched, restoring, "copy_lines", block, after=after)
+        with pytest.raises(Cut):
+            await restore(store.settings, url=str(store.folder))
+    brought = block - (not after)
+    assert await store.count() == 5 * brought
+    assert await store.connection.fetchval("SELECT count(*) FROM esp_rollup_marks") == brought
+    report = await restore(store.settings, url=str(store.folder))
+    assert [each.rows for each in report.days] == [0] * brought + [5] * (3 - brought)
+    assert await store.rows() == before
 
 
 def start(folder: Path, code: str) -> subprocess.Popen[bytes]:
