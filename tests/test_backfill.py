@@ -45,7 +45,9 @@ Values = dict[str, Any]
 
 
 def make_settings(dsn: str, naive: Literal["refuse", "utc"] = "refuse") -> Settings:
-    return Settings(database=DatabaseSettings(dsn=SecretStr(dsn)), mqtt=MqttSettings(naive_timestamps=naive))
+    return Settings(
+        database=DatabaseSettings(dsn=SecretStr(dsn), write_timeout_s=60.0), mqtt=MqttSettings(naive_timestamps=naive)
+    )
 
 
 def moment(second: int) -> str:

@@ -55,7 +55,7 @@ Query = Callable[..., Awaitable[list[Any]]]
 
 
 def settings(dsn: str, **more: float) -> DatabaseSettings:
-    return DatabaseSettings(dsn=SecretStr(dsn), **{"connect_timeout_s": 5.0, "write_timeout_s": 10.0, **more})
+    return DatabaseSettings(dsn=SecretStr(dsn), **{"connect_timeout_s": 60.0, "write_timeout_s": 60.0, **more})
 
 
 def reading(second: int, well_id: str = "W1", flow_rate: float = 1.5) -> Reading:
