@@ -14,9 +14,10 @@ docs/diagnosis.md are drawn from both.
     4. An alarm that latches, at the highest severity of a latching diagnosis, is LATCHED once its condition is gone,
        and ACTIVE again, or ACKNOWLEDGED, when the condition is. It ends by a reset.
     5. When the well stops, the alarms end (`well_off`) whose questions are not asked of a pump that stands; latched
-       ones wait. An alarm that another one explains ends as `superseded` and is PENDING again: it is told once more
-       if it outlives its explanation. One whose rule was put out of service, or that compares with a baseline that
-       was reset, ends as `reset`.
+       ones wait, and those of a group that outlasts a stop, since it is not about what the pump does. An alarm that
+       another one explains ends as `superseded` and is PENDING again: it is told once more if it outlives its
+       explanation. One whose rule was put out of service, or that compares with a baseline that was reset, ends as
+       `reset`.
     6. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
        has been gone for a day, and counts. A stop of the well ends that one too; raised again within the day it is
        recurring from its first moment.
@@ -519,6 +520,7 @@ def outlined(name: str, outline: Mapping[str, Any]) -> Diagnosis:
         message="",
         actions=tuple(outline["actions"]),
         resolution_time=outline["resolution_time"],
+        outlasts_stop=False,
         questions=tuple(questions),
     )
 

@@ -411,7 +411,7 @@ class Diagnostician:
         if well.gap:
             alarm.forget_pending()
         alarm.look(visit.met, visit.asked, well.state, visit.features, visit.now_us)
-        if well.stopped:
+        if well.stopped and not (alarm.stands and alarm.diagnosis.outlasts_stop):
             alarm.forget_unless(STANDING_STILL)
 
     def _settle(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
@@ -459,7 +459,8 @@ class Diagnostician:
         """None of a told alarm's questions stands any more."""
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
-        off = visit.patient.well.stopped and not alarm.question.states & STANDING_STILL
+        ends = not (alarm.question.states & STANDING_STILL or alarm.diagnosis.outlasts_stop)
+        off = visit.patient.well.stopped and ends
         if alarm.latches:
             yield from self._move(visit, alarm, Signal.RETURNED_LATCHING)
         elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < DAY_US)):

@@ -8,8 +8,8 @@ Rules:
        channel is missing.
     4. A gauge that repeats one value for half an hour and four times longer than it ever did, while motor current or
        flow move, is frozen. Each channel's own habit of repeating is learned first: quantised channels do so all day
-       long. The same is asked of all gauges together, which repeat less often: so a frozen tool with quantised
-       channels is found too.
+       long, and one that was sound and did so for four hours is not judged alone. The same is asked of all gauges
+       together, which repeat less often: so a frozen tool with quantised channels is found too.
     5. A channel that from one reading to the next is sent in another unit: core/shift.py.
     6. Frozen and wrongly scaled channels are unknown to all other rules.
 """
@@ -39,6 +39,9 @@ HABIT_MOVES: Final = 12
 """How often a gauge must have moved until its habit is known."""
 HABIT_SHARE: Final = 0.4
 """Of its readings: a gauge that repeats itself more often moves in bursts, and is known only after two days."""
+COARSE_US: Final = 14_400 * SECOND_US
+"""A gauge that was sound and repeated itself so long has too few digits for a well as steady as this: it alone shows
+no freeze, all gauges together do."""
 NEVER_LOG: Final = -16.0
 """Logarithm of one in ten million: how likely a sound gauge repeats itself so often, were each reading by chance."""
 HABIT_US: Final = 172_800 * SECOND_US
@@ -57,6 +60,7 @@ class Quality:
     __slots__ = (
         "_absent",
         "_began_us",
+        "_broken",
         "_doubted",
         "_habit",
         "_last",
@@ -77,6 +81,8 @@ class Quality:
         self._doubted: set[int] = set()
         self._absent: dict[int, int] = {}
         self._longest: dict[int, int] = {}
+        self._broken: dict[int, int] = {}
+        """The channels called dead -> when they were last; forgotten once they have been well for as long."""
         self._moved_us = 0
         self._began_us = 0
         self._readings = 0
@@ -93,6 +99,8 @@ class Quality:
     def take(self, values: Sequence[float | None], last_us: int, now_us: int, interval_us: int) -> None:
         """Work in the values of one reading while the pump turns; `last_us` is the time of the one before."""
         believed: list[Any] = list(values)
+        if (self._absent or self._broken) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
+            self._pass_over(now_us - last_us)
         if None in values:
             self._fill(believed, last_us, now_us, max(3 * interval_us, HOLD_US))
         elif self._absent:
@@ -147,21 +155,42 @@ class Quality:
         else:
             self._since[_TOGETHER] = now_us
 
-    def rest(self, values: Sequence[float | None]) -> None:
-        """Take the values of a pump that stands: nothing is learned from them, and what repeated till then is over."""
+    def rest(self, values: Sequence[float | None], last_us: int, now_us: int) -> None:
+        """Take the values of a pump that stands: nothing is learned from them.
+
+        What was away or repeated one value as it stopped goes on doing so, unless it is seen otherwise: a stop mends
+        no gauge. Only the time does not count.
+        """
+        step_us = now_us - last_us
+        away = [value is None or (value == 0.0 and place in ZERO_IS_BAD) for place, value in enumerate(values)]
+        self._absent = {place: since for place, since in self._absent.items() if away[place]}
+        self._pass_over(step_us)
+        self._moved_us += step_us
+        frozen = dict(self.frozen(last_us))
+        still = {place for place in frozen if values[place] in (self._last[place], None)}
+        going_on = [place in still for place in _GAUGES]
+        for gauge, goes_on in enumerate([*going_on, len(still) == len(frozen) > 0]):
+            if goes_on:
+                self._since[gauge] += step_us
+            else:
+                self._repeated[gauge] += self._repeats[gauge]
+                self._repeats[gauge] = 0
+        self._last = [self._last[place] if place in still else NAN for place in range(len(values))]
         self.held = tuple(NAN if value is None else value for value in values)
-        self._last = (NAN,) * len(values)
-        self._repeated = [total + more for total, more in zip(self._repeated, self._repeats, strict=True)]
-        self._repeats = [0] * (_TOGETHER + 1)
-        self._absent.clear()
         self._doubted.clear()
+
+    def _pass_over(self, step_us: int) -> None:
+        """Time in which no channel could be heard counts for none of them."""
+        self._absent = {place: since + step_us for place, since in self._absent.items()}
+        self._broken = {place: at_us + step_us for place, at_us in self._broken.items()}
 
     def remember(self) -> list[Any]:
         """As JSON values; NaN where not known."""
         places = [{str(place): value for place, value in known.items()} for known in (self._absent, self._longest)]
         gauges = [self._repeats, self._since, self._repeated, self._habit]
         counts = [self._readings, self._began_us, self._moved_us, *gauges]
-        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts]
+        broken = {str(place): at_us for place, at_us in self._broken.items()}
+        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, broken]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
@@ -170,7 +199,8 @@ class Quality:
         self.held, self._last, self._doubted = tuple(held), tuple(last), set(doubted)
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
-        self._repeats, self._since, self._repeated, self._habit = gauges
+        self._repeats, self._since, self._repeated, self._habit, *later = gauges
+        self._broken = {int(place): at_us for broken in later for place, at_us in broken.items()}
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
@@ -186,15 +216,21 @@ class Quality:
         ]
 
     def dead(self, now_us: int, interval_us: int) -> list[tuple[int, int]]:
-        """The channels that stay away, or out of range, longer than they ever did: their place, and since when."""
-        if not self._absent:
+        """The channels that stay away, or out of range, longer than they ever did: their place, and since when.
+
+        One that comes and goes is called dead until it has been well for as long as it takes to be called so.
+        """
+        if not self._absent and not self._broken:
             return []
         least = max(DEAD_US, 6 * interval_us)
-        return [
+        self._broken = {place: at_us for place, at_us in self._broken.items() if now_us - at_us < least}
+        dead = [
             (place, since)
             for place, since in self._absent.items()
-            if now_us - since >= max(least, 3 * self._longest.get(place, 0))
+            if place in self._broken or now_us - since >= max(least, 3 * self._longest.get(place, 0))
         ]
+        self._broken.update((place, now_us) for place, _ in dead)
+        return dead
 
     def found(self, now_us: int, interval_us: int) -> Iterator[tuple[str, str, float]]:
         """What is wrong with which channel: (channel, what, how much).
@@ -236,8 +272,10 @@ class Quality:
             if place in shifted:
                 believed[place] = NAN
                 absent.pop(place, None)
-            elif last == last and now_us - absent.setdefault(place, last_us) > hold_us:  # noqa: PLR0124  (known)
-                believed[place] = NAN
+            elif last == last:  # noqa: PLR0124  (known)
+                since_us = absent.setdefault(place, last_us if now_us - last_us <= hold_us else now_us)
+                if now_us - min(since_us, last_us) > hold_us:
+                    believed[place] = NAN
 
     def _present(self, now_us: int) -> None:
         for place, since in self._absent.items():
@@ -257,9 +295,11 @@ class Quality:
         repeated = self._repeated[gauge]
         lively = repeated <= HABIT_SHARE * over or self._since[gauge] - self._began_us >= HABIT_US
         by_chance = self._repeats[gauge] * log((repeated + 1) / (over + 2))
+        coarse = gauge != _TOGETHER and self._habit[gauge] >= COARSE_US
         return (
             over - repeated >= HABIT_MOVES
             and lively
+            and not coarse
             and by_chance < NEVER_LOG
             and now_us - self._since[gauge] >= max(FROZEN_US, FROZEN_TIMES * self._habit[gauge])
             and now_us - self._moved_us < FROZEN_US

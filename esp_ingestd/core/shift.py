@@ -78,8 +78,8 @@ class Shifts:
         jumped: dict[int, tuple[int, float]] = {}
         for place in _WATCHED:
             value, old = sent[place], marks[place]
-            if value is None or place in places or place in over:
-                continue
+            if value is None or place in places or place in over or place in self._doubted:
+                continue  # what a look ago jumped for another reason is judged by that look, not by the calm after it
             if abs(value - old) > LEAST_JUMP * abs(old) and (unit := _other_unit(place, value, old)) is not None:
                 jumped[place] = unit, value
         if jumped:

@@ -95,6 +95,8 @@ class Diagnosis:
     message: str
     actions: tuple[str, ...]
     resolution_time: str
+    outlasts_stop: bool
+    """As its group says."""
     questions: tuple[Question, ...]
 
     @property
@@ -112,6 +114,8 @@ class Group:
     exclusive: bool
     yields_to: tuple[str, ...]
     """Groups whose alarms explain this one's."""
+    outlasts_stop: bool
+    """Its alarms are not about what the pump does: they stand on when it stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +303,7 @@ class _Reader:
         groups = []
         for number, entry in enumerate(entries, 1):
             place = f"group {number}"
-            self._unknown_keys(entry, {"name", "ask", "exclusive", "yields_to"}, place)
+            self._unknown_keys(entry, {"name", "ask", "exclusive", "yields_to", "outlasts_stop"}, place)
             yields_to = self._texts(entry, "yields_to", place, needed=False)
             for name in set(yields_to) - set(GROUPS):
                 self._fault(place, f"yields_to names {name!r}; allowed are {', '.join(GROUPS)}")
@@ -309,6 +313,7 @@ class _Reader:
                     ask=self._text(entry, "ask", place),
                     exclusive=self._flag(entry, "exclusive", place),
                     yields_to=yields_to,
+                    outlasts_stop=self._flag(entry, "outlasts_stop", place),
                 )
             )
         for name in sorted(set(GROUPS) - {group.name for group in groups}):
@@ -339,6 +344,7 @@ class _Reader:
             message=self._message(entry, place),
             actions=self._texts(entry, "actions", place, needed=True),
             resolution_time=self._text(entry, "resolution_time", place),
+            outlasts_stop=group in groups and groups[group].outlasts_stop,
             questions=tuple(question for question in questions if question),
         )
 

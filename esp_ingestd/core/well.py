@@ -12,11 +12,11 @@ Operating state, from drive frequency and motor current:
     2. A start is `starting` for a minute, then `warm-up` until the well has settled.
     3. A change of frequency by 1 Hz or 2 % is `transient` for as long as the well takes to follow.
     4. One reading that shows a stopped pump between two that show it turning was no stop.
-    5. A drive that is told to stop ramps down. A stop is surely a trip where readings are so close that a ramp would
-       have been seen, and nearly so where an alarm stood, or was about to on a well that seldom stops. Where no drive
-       reports, or a ramp could have been missed, it may be one if the pump ran settled and at full speed ten minutes
-       before and has not stopped for ten days: a well that stops more often does so by habit. How sure is sure enough,
-       the tree says.
+    5. A drive that is told to stop ramps down, or was slowed by a fifth in the two hours before. A stop is surely a
+       trip where readings are so close that a ramp would have been seen, and nearly so where an alarm stood, or was
+       about to on a well that seldom stops. Where no drive reports, or a ramp could have been missed, it may be one if
+       the pump ran settled and at full speed ten minutes before and has not stopped for ten days: a well that stops
+       more often does so by habit. How sure is sure enough, the tree says.
 """
 
 import dataclasses
@@ -148,6 +148,9 @@ CLOSE: Final = 0.8
 LIKELY: Final = 0.6
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
 where no drive reports; a ramp could have been missed."""
+LOWERED: Final = 0.8
+LOWERED_US: Final = 7_200 * SECOND_US
+"""A pump that was slowed by so much, not longer ago than this, was on its way to be stopped."""
 STEADY_US: Final = 300 * SECOND_US
 MINUTE_US: Final = 60 * SECOND_US
 FULL_STEP_US: Final = STEP_US - 5 * SECOND_US
@@ -190,6 +193,7 @@ _REMEMBERED: Final = (
     "started_us",
     "_changed_us",
     "_steady_hz",
+    "_before_hz",
     "_hertz_doubted",
     "_speed",
     "_peak_speed",
@@ -212,6 +216,7 @@ class Well:
     """
 
     __slots__ = (
+        "_before_hz",
         "_changed_us",
         "_clock",
         "_frame_us",
@@ -275,6 +280,8 @@ class Well:
         """By whole Hz."""
         self._changed_us = 0
         self._steady_hz = NAN
+        self._before_hz = NAN
+        """What it turned at before it was changed, or lowered step by step."""
         self._hertz_doubted = NAN
         self._speed = NAN
         """Of the last reading that turned, Hz; where no drive reports, its current, A."""
@@ -403,7 +410,7 @@ class Well:
             self._keep_time(now_us - last_us)
         hertz, amperes = values[HERTZ_AT], values[AMPERES_AT]
         held = quality.held
-        hertz = held[HERTZ_AT] if hertz is None else hertz
+        hertz = self._hertz_for(amperes) if hertz is None else hertz
         self._operate(now_us, hertz, held[AMPERES_AT] if amperes is None else amperes)
         self.last_us = now_us
         if 0.0 in values and not self._off_readings:
@@ -426,7 +433,7 @@ class Well:
             0.0,
         )
         if self._off_readings:
-            return self._rest(values, raw, now_us)
+            return self._rest(values, raw, last_us, now_us)
         if not self.learns:
             quality.held = _latest(held, values)
             return TAKEN
@@ -466,6 +473,10 @@ class Well:
             self._longest_quiet_us = max(0, self._longest_quiet_us - step_us // QUIET_KEPT)
             self._usual_quiet_us = max(0, self._usual_quiet_us - step_us // QUIET_KEPT)
 
+    def _hertz_for(self, amperes: float | None) -> float:
+        """The frequency where it is not sent: as it last was, but not against a motor that draws nothing."""
+        return NAN if amperes is not None and amperes <= self._idle_a else self._quality.held[HERTZ_AT]
+
     def _operate(self, now_us: int, hertz: float, amperes: float) -> None:
         """Follow the operating state."""
         if hertz >= TURNING_HZ or amperes > self._idle_a:
@@ -492,6 +503,8 @@ class Well:
         confirmed = abs(doubted - steady) >= max(1.0, 0.02 * steady)
         if hertz != hertz or (steady == steady and not confirmed):  # noqa: PLR0124  (NaN: not known)
             return
+        if not hertz < steady or now_us - self._changed_us > LOWERED_US:
+            self._before_hz = steady
         self._steady_hz = hertz
         self._hertz_doubted = NAN
         self._changed_us = now_us
@@ -543,7 +556,8 @@ class Well:
         settled = self.state in (TRANSIENT, RUNNING)
         drive = self._steady_hz == self._steady_hz
         held = drive and settled and self._speed < HELD_SPEED * self.settings.base_frequency_hz
-        if held or self._speed < (RAMPED if drive else RAMPED_CURRENT) * self._peak_speed:
+        lowered = self._steady_hz < LOWERED * self._before_hz and self.last_us - self._changed_us < LOWERED_US
+        if held or lowered or self._speed < (RAMPED if drive else RAMPED_CURRENT) * self._peak_speed:
             return 0.0
         if drive and step_us <= FINE_US:
             return SURE
@@ -556,12 +570,12 @@ class Well:
             return 0.0
         return CLOSE if step_us <= FINE_US else LIKELY
 
-    def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], now_us: int) -> int:
+    def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], last_us: int, now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
         if self._off_readings == 1:
             return TAKEN
         quality = self._quality
-        quality.rest(values)
+        quality.rest(values, last_us, now_us)
         quality.shifts.look(raw, turning=False, gap=self.gap)
         self.features[_RATIO:_STOP] = _NOTHING
         self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, float(quality.shifts.count()))

@@ -112,6 +112,15 @@ def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> N
     assert not run.then(HOUR_S, **STANDING)
 
 
+@pytest.mark.parametrize("silent", ["vsd_frequency", "motor_current"])
+def test_a_stop_is_no_surer_for_a_channel_that_is_missing_just_then(silent: str) -> None:
+    run = Run(step_s=300)
+    run.then(DAY_S)
+    run.then(300, **(STANDING | {silent: None}))
+    assert not run.then(HOUR_S, **STANDING)
+    assert not run.events
+
+
 def test_a_gauge_that_always_says_the_same_is_no_frozen_one_after_a_stop() -> None:
     run = Run(step_s=600)
     for reading_of_day in range(144):
@@ -120,6 +129,26 @@ def test_a_gauge_that_always_says_the_same_is_no_frozen_one_after_a_stop() -> No
     for reading_of_day in range(144):
         run.then(600, intake_temp=82.0, motor_current=70 + 0.1 * (reading_of_day % 3))
     assert not run.events
+
+
+@pytest.mark.parametrize("steps", [(40.0,), (54.0, 46.0, 40.0)])
+@pytest.mark.parametrize("step_s", [10.0, 60.0])
+def test_a_drive_that_was_slowed_before_it_stops_raises_nothing(step_s: float, steps: tuple[float, ...]) -> None:
+    run = Run(step_s=step_s)
+    run.then(4 * HOUR_S)
+    for hertz in steps:
+        run.then(20 * 60, vsd_frequency=hertz, motor_current=hertz)
+    run.then(HOUR_S, **STANDING)
+    assert not run.events
+
+
+@pytest.mark.parametrize("steps", [(40.0, 60.0), (54.0,)])
+def test_a_drive_that_was_slowed_a_little_or_for_a_while_and_stops_has_tripped(steps: tuple[float, ...]) -> None:
+    run = Run(step_s=10)
+    run.then(4 * HOUR_S)
+    for hertz in steps:
+        run.then(20 * 60, vsd_frequency=hertz, motor_current=hertz)
+    assert told(run.then(HOUR_S, **STANDING)) == ["raised TRIP high"]
 
 
 def test_a_stop_behind_a_gap_is_not_told_nobody_saw_it() -> None:
@@ -277,11 +306,81 @@ def test_a_frozen_tool_is_found_though_its_gauges_have_few_digits(interval_s: fl
         assert well[0].after_s <= 1.5 * HOUR_S
 
 
+def test_a_gauge_of_whole_degrees_in_a_steady_well_is_not_frozen_for_days() -> None:
+    run = Run(step_s=300)
+    for hour in range(24 * 12):
+        intake = 82.0 if hour > 24 * 5 else 82.0 + hour // 7 % 2  # learned in five days; then it stays
+        for number in range(12):
+            run.then(300, intake_temp=intake, motor_current=70 + 0.1 * (number % 3))
+    assert not run.events
+
+
 def test_nothing_of_a_pump_that_stands_is_called_frozen() -> None:
     run = Run(step_s=60)
     run.then(DAY_S)
     run.then(HOUR_S, vsd_frequency=30.0)
     assert not run.then(5 * DAY_S, **(STANDING | dict.fromkeys(("pip", "motor_temp", "discharge_pressure"), 700.0)))
+
+
+def lively(run: Run, readings: int, broken: Mapping[str, float | None]) -> list[str]:
+    """A pump that turns, whose gauges all move but for the broken ones."""
+    found: list[AlarmEvent] = []
+    for number in range(readings):
+        sways = {
+            "pip": 900.0 + min(number % 12, 9),
+            "motor_temp": 110.0 + 0.1 * (number % 5),
+            "intake_temp": 80.0 + number % 3,
+        }
+        sways |= {"vibration": 0.2 + 0.01 * (number % 4), "discharge_pressure": 3200.0 + number % 6}
+        found += run.then(run.step_s, **(sways | {"motor_current": 70 + 0.1 * (number % 3)} | broken))
+    return told(found)
+
+
+@pytest.mark.parametrize("broken", [{"pip": 0.0}, {"pip": None}, {"pip": 905.0}, {"pip": 905.0, "motor_temp": 110.2}])
+def test_a_broken_gauge_is_one_alarm_however_often_the_pump_stops(broken: dict[str, float | None]) -> None:
+    run = Run(step_s=300)
+    assert not lively(run, 288, {})
+    assert lively(run, 36, broken) == ["raised SENSOR_FAULT low"]
+    for _ in range(3):
+        assert not told(run.then(1200, **({"vsd_frequency": 30.0, "motor_current": 30.0} | broken)))
+        assert not told(run.then(5 * HOUR_S, **(STANDING | broken)))
+        assert not lively(run, 36, broken)
+    run.then(1200, vsd_frequency=30.0, motor_current=30.0)
+    assert not told(run.then(5 * HOUR_S, **STANDING))
+    assert lively(run, 36, {}) == ["cleared SENSOR_FAULT low returned"]
+
+
+def test_a_gauge_that_speaks_only_while_the_pump_stands_is_one_alarm() -> None:
+    run = Run(step_s=300)
+    silent = {"intake_temp": None}  # or out of range: sent in degrees Fahrenheit, and nobody said so
+    assert not lively(run, 36, {})
+    assert lively(run, 36, silent) == ["raised SENSOR_FAULT low"]
+    for _ in range(3):
+        run.then(600, **({"vsd_frequency": 30.0, "motor_current": 30.0} | silent))
+        run.then(5 * HOUR_S, **(STANDING | {"intake_temp": 60.0}))
+        run.then(900, intake_temp=70.0)
+        assert not lively(run, 36, silent)
+    assert told(run.events) == ["raised SENSOR_FAULT low"]
+
+
+def test_a_gauge_that_is_without_power_while_the_pump_stands_is_not_broken() -> None:
+    run = Run(step_s=300)
+    lively(run, 288, {})
+    run.then(300, pip=None)
+    run.then(600, vsd_frequency=30.0, motor_current=30.0, pip=None)
+    run.then(DAY_S, **(STANDING | {"pip": None, "motor_temp": None}))
+    assert not lively(run, 1, {"pip": None}) + lively(run, 36, {})
+    assert lively(run, 36, {"pip": None}) == ["raised SENSOR_FAULT low"], "the stop was not taken for its habit"
+
+
+@pytest.mark.parametrize("before", [{"casing_pressure": 80.0}, {"casing_pressure": None}])
+def test_the_silence_of_a_well_is_not_the_absence_of_a_channel(before: dict[str, float | None]) -> None:
+    run = Run(step_s=1200)
+    lively(run, 72, {"casing_pressure": 80.0})
+    lively(run, 1, before)
+    run.at_s += 5 * HOUR_S
+    assert not lively(run, 4, {"casing_pressure": None}) + lively(run, 36, {"casing_pressure": 80.0})
+    assert lively(run, 36, {"casing_pressure": None}) == ["raised SENSOR_FAULT low"]
 
 
 @pytest.mark.parametrize("interval_s", SLOW)
@@ -397,6 +496,15 @@ def test_behind_a_gap_it_takes_two_pressures_to_tell(channels: tuple[str, ...], 
     run.at_s += 3 * HOUR_S
     run.then(HOUR_S, **{name: HEALTHY[name] * KPA for name in channels})
     assert ("UNIT_SUSPECT" in [event.diagnosis for event in run.events]) is found
+
+
+def test_a_wellhead_that_loses_its_pressure_as_the_pump_slows_is_in_no_other_unit() -> None:
+    run = Run(step_s=1200)
+    run.then(DAY_S, wellhead_pressure=170.0, flow_rate=None)
+    slow = {"vsd_frequency": 40.8, "motor_current": 40.0, "wellhead_pressure": 170.0 / KPA, "flow_rate": None}
+    run.then(HOUR_S, **slow)
+    run.then(DAY_S, **(STANDING | {"wellhead_pressure": 170.0 / KPA, "flow_rate": None}))
+    assert not run.events
 
 
 def test_a_unit_changed_while_the_pump_stands_is_told() -> None:
