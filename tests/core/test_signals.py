@@ -332,7 +332,7 @@ def lively(run: Run, readings: int, broken: Mapping[str, float | None]) -> list[
             "intake_temp": 80.0 + number % 3,
         }
         sways |= {"vibration": 0.2 + 0.01 * (number % 4), "discharge_pressure": 3200.0 + number % 6}
-        found += run.then(run.step_s, **(sways | {"motor_current": 70 + 0.1 * (number % 3)} | broken))
+        found += run.then(run.step_s, **{**sways, "motor_current": 70 + 0.1 * (number % 3), **broken})
     return told(found)
 
 
