@@ -15,7 +15,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, Final
 
-from confusion import OPPOSITES, TREE, Outcome, outcome
+from confusion import OPPOSITES, TREE, Outcome, outcome, report
 from lives import CAUSES, FieldWell, Life, draw_life
 from physics import DAY_S, HOUR_S
 
@@ -187,8 +187,13 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind in asked.of or VARIANTS:
-        lives = [draw_life("field", name, n, asked.seed, CAUSES) for name in asked.cause for n in range(asked.wells)]
-        print(row(kind, [outcome(tree, life, Variant(life, kind)) for life in lives]), flush=True)
+        outcomes: list[Outcome] = []
+        for name in asked.cause:
+            lives = [draw_life("field", name, number, asked.seed, CAUSES) for number in range(asked.wells)]
+            of_cause = [outcome(tree, life, Variant(life, kind)) for life in lives]
+            report(f"{kind}, {name}", of_cause)
+            outcomes += of_cause
+        print(row(kind, outcomes), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_every_question_and_answer_of_the_tree_is_in_it() -> None:
     ("before", "after"),
     [
         ("Is there no flow?", "Does nothing flow?"),
-        ('when = ["flow_mean < 0.8"]', 'when = ["flow_mean < 0.7"]'),
+        ('when = ["channels_astray >= 2"]', 'when = ["channels_astray >= 3"]'),
         ('severity = "low"', 'severity = "medium"'),
         ("exclusive = true", "exclusive = false"),
     ],

@@ -34,6 +34,11 @@ CLIP_SPREADS: Final = 4.0
 SPREADS: Final = 4.0
 HALF_DAY_SPREADS: Final = 2.0
 DRIFT_SHARE: Final = 0.005
+SETTLED_FRAMES: Final = 192
+ROUSED: Final = 0.0015
+CALMED: Final = 0.0008
+"""By how much of itself a spread may grow or shrink in a frame once two days of them are known: an illness that takes
+a day or three must not widen what is normal for as long as it grows; a habit that has changed does, within weeks."""
 LEAST_SPREAD: Final = 0.004
 LEAST_SPREAD_K: Final = 0.4
 
@@ -90,7 +95,11 @@ class Baseline:
                     error = limit if error > 0 else -limit
                 drift[place] = lag + DRIFT_SHARE * (error - lag)
             centre[place] = known + share * error
-            spread[place] = stray + follow * (1.25 * abs(error - lag) - stray)
+            found = stray + follow * (1.25 * abs(error - lag) - stray)
+            if self.frames > SETTLED_FRAMES:
+                least = max(stray, 0.005 * abs(known))
+                found = max((1 - CALMED) * stray, min(found, (1 + ROUSED) * least))
+            spread[place] = found
             if doubted:
                 self._shift_reference(place, centre[place], known)
         if doubted and self.frames >= FRAMES_DOUBTED:

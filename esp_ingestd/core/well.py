@@ -121,6 +121,8 @@ IDLE_A: Final = 2.0
 IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
+MISSED: Final = 3.25
+"""Intervals without a reading: two that got lost are no silence, however unsteady the clock of the RTU."""
 UNHEARD_US: Final = 7_200 * SECOND_US
 QUIET_MOST_US: Final = 3_600 * SECOND_US
 QUIET_KEPT: Final = 100
@@ -136,6 +138,8 @@ RAMP_END_HZ: Final = 0.5
 """What a standing drive still puts out where the ramp is seen at its end; one that tripped puts out nothing."""
 HELD_SPEED: Final = 0.6
 """Of base frequency: nobody lifts at that, so that a settled pump was brought there to be stopped."""
+SURGE: Final = 1.2
+"""Of the usual current."""
 FINE_US: Final = 75 * SECOND_US
 """Readings at least this close show whether a drive was ramped down before it stopped."""
 SPARSE_US: Final = 660 * SECOND_US
@@ -161,6 +165,8 @@ YOUNG_FRAMES: Final = 672
 WAITING: Final = 2 + normal.QUANTITIES
 """Values of one frame that waits to be learned."""
 BASELINES_MOST: Final = 12
+NOTHING: Final = 0.05
+"""Of the usual flow."""
 HEALTHY_FLOW: Final = 0.8
 HEALTHY_HEAD: Final = 0.85
 HEALTHY_PIP: Final = 1.2
@@ -369,8 +375,8 @@ class Well:
         if not self.interval_us:
             return UNHEARD_US
         if self.settings.expected_interval_s:
-            return max(3 * self.interval_us, SILENCE_US)
-        return max(3 * self.interval_us, SILENCE_US, self._usual_quiet_us * 3 // 2)
+            return max(int(MISSED * self.interval_us), SILENCE_US)
+        return max(int(MISSED * self.interval_us), SILENCE_US, self._usual_quiet_us * 3 // 2)
 
     def distrust(self) -> None:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
@@ -445,7 +451,7 @@ class Well:
 
     def _keep_time(self, step_us: int) -> None:
         interval_us = self.interval_us
-        self.gap = step_us > SILENCE_US and step_us > 3 * interval_us > 0
+        self.gap = step_us > SILENCE_US and step_us > MISSED * interval_us > 0
         if self.gap:
             self._window.restart()
             if step_us > LONG_GAP_US:
@@ -564,11 +570,16 @@ class Well:
         doubted = self._hertz_doubted == self._hertz_doubted
         full = not doubted if drive else self.features[_CURRENT] >= RAMPED_CURRENT
         seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
-        if self.alarmed or (self.troubled and seldom):
+        if self.alarmed or (seldom and (self.troubled or self._surged())):
             return AILING
         if not (self.state == RUNNING and full and seldom and step_us <= SPARSE_US):
             return 0.0
         return CLOSE if step_us <= FINE_US else LIKELY
+
+    def _surged(self) -> bool:
+        """The last reading of the turning motor showed a current far beyond its habit: the drive cut an overload."""
+        scales, amperes = self._scales, self.features[_AMPERES]
+        return amperes > scales.high[normal.AMPERES] and amperes * scales.inverse[normal.AMPERES] > SURGE
 
     def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], last_us: int, now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
@@ -660,6 +671,8 @@ class Well:
         window, features = self._window, self.features
         scales, means, running = self._scales, window.window_means(), self.state == RUNNING
         features[_MEAN:_REFERENCE] = scales.ratios(means)
+        if features[_MEAN] < NOTHING:
+            means[normal.FLOW] = NAN  # nothing at all is lost production or a faulty meter, and no trend
         hertz = self._bin()
         usual = self.baselines.get(hertz) or self._guess(hertz)
         known = usual.ready
@@ -754,6 +767,7 @@ _INTERVAL: Final = FEATURE_INDEX["interval_min"]
 _HOUR: Final = FEATURE_INDEX["flow_hour"]
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]
 _BEFORE: Final = FEATURE_INDEX["load_before_stop"]
+_AMPERES: Final = FEATURE_INDEX["motor_current"]
 _LOAD: Final = FEATURE_INDEX["load"]
 _MARGIN: Final = FEATURE_INDEX["trip_margin"]
 _CURRENT: Final = FEATURE_INDEX["current_ratio"]

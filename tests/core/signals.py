@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -44,10 +44,18 @@ class Series(NamedTuple):
 
 @lru_cache(maxsize=16)
 def simulated(
-    kind: str | None, interval_s: float, *, wells: int, settled_s: float, after_s: float, began_s: float, seed: int
+    kind: str | Fault | None,
+    interval_s: float,
+    *,
+    wells: int,
+    settled_s: float,
+    after_s: float,
+    began_s: float,
+    seed: int,
 ) -> Series:
     """The payloads of `play`."""
-    faults = [Fault(kind, well=number + 1, at_s=began_s) for number in range(wells) if kind]
+    fault = Fault(kind) if isinstance(kind, str) else kind
+    faults = [replace(fault, well=number + 1, at_s=began_s) for number in range(wells)] if fault else []
     field = Field(wells + 1, start_us=FIELD_START_US, seed=seed, faults=faults, interval_s=interval_s)
     instants = []
     for _ in range(int((settled_s + after_s) / interval_s)):
@@ -67,7 +75,7 @@ def settings_of(field: Field) -> dict[str, WellSettings]:
 
 
 def play(
-    kind: str | None,
+    kind: str | Fault | None,
     interval_s: float,
     *,
     wells: int = 2,
@@ -84,7 +92,7 @@ def play(
     """What is told of each well: `settled_s` of health, then the fault; one more well stays healthy at the end.
 
     Args:
-        kind: of the simulator's faults; None: nothing goes wrong.
+        kind: of the simulator's faults, or one with a ramp or severity of its own; None: nothing goes wrong.
         interval_s: between two readings of a well.
         wells: how many have the fault.
         settled_s: until the onset; None: 12 h (4 h of readings closer than a minute), or 40 readings.

@@ -6,9 +6,11 @@ docs/diagnosis.md has the tables of many more wells.
 
 import pytest
 from confusion import TREE, Outcome, outcome
+from core.signals import play, raised
 from lives import CAUSES, draw_life
 
 from esp_ingestd.core.tree import Tree
+from esp_ingestd.simulator import Fault
 
 SEED = "golden"
 DAYS = {"wear", "scale"}
@@ -55,9 +57,13 @@ def lived(tree: Tree, model: str, cause: str, number: int) -> Outcome:
     return outcome(tree, draw_life(model, cause, number, SEED, CAUSES))
 
 
-@pytest.mark.parametrize(("model", "cause"), NAMED)
-def test_a_cause_gets_its_name_first_and_in_time(tree: Tree, model: str, cause: str) -> None:
-    life = lived(tree, model, cause, 4)
+RARE = [("field", "tubing parted", 5)]
+"""At readings every 20 min a question that waits for ten of them comes after what the fault does to the motor."""
+
+
+@pytest.mark.parametrize(("model", "cause", "number"), [*((*each, 4) for each in NAMED), *RARE])
+def test_a_cause_gets_its_name_first_and_in_time(tree: Tree, model: str, cause: str, number: int) -> None:
+    life = lived(tree, model, cause, number)
     assert (life.first in CAUSES[cause].right, life.in_time) == (True, True), (life.told, life.right_h, life.allowed_h)
     event = life.event
     assert event is not None
@@ -83,3 +89,29 @@ def test_a_cause_gets_its_name_first_and_in_time(tree: Tree, model: str, cause: 
 def test_a_healthy_well_stays_silent(tree: Tree, model: str, cause: str) -> None:
     life = lived(tree, model, cause, 5)
     assert life.early + life.told == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "interval_s", "hours", "without"),
+    [
+        ("tubing_leak", "TUBING_LEAK", 300.0, 58, ()),
+        ("tubing_leak", "TUBING_LEAK", 1200.0, 1, ("flow_rate",)),
+        ("intake_restriction", "INTAKE_RESTRICTION", 1200.0, 45, ()),
+    ],
+)
+def test_what_takes_days_to_grow_is_named_too(
+    kind: str, right: str, interval_s: float, hours: float, without: tuple[str, ...]
+) -> None:
+    days_s, ramp_s = 4 * 86_400.0, hours * 3600.0
+    fault = Fault(kind, ramp_s=ramp_s)
+    for well in play(fault, interval_s, settled_s=days_s, after_s=ramp_s + 43_200, without=without):
+        assert raised(well)[:1] == [right]
+        assert well[0].after_s <= ramp_s + 6 * 3600
+
+
+def test_a_closed_valve_that_no_pressure_shows_is_not_called_gas() -> None:
+    """What remains is a current that fell in one step, and that the step makes unsteady in a window of hours."""
+    without = ("discharge_pressure", "wellhead_pressure")
+    for well in play("deadhead", 1200.0, wells=4, settled_s=3 * 86_400.0, after_s=6 * 3600.0, without=without):
+        assert "NO_FLOW" in raised(well)
+        assert not {"GAS_LOCK", "BROKEN_SHAFT", "PUMP_OFF"} & {*raised(well)}
