@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from esp_ingestd.config import HttpSettings
+from esp_ingestd.errors import in_words
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -96,7 +97,11 @@ class HttpServer:
             OSError: the address cannot be had.
         """
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
-        self._socket = socket.create_server((self._settings.host, self._settings.port), family=family)
+        address = self._settings.host, self._settings.port
+        try:
+            self._socket = socket.create_server(address, family=family)
+        except OSError as error:  # which port, besides what the system says
+            raise OSError(error.errno, in_words(error), f"http {address[0]}:{address[1]}") from error
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if family is socket.AF_INET6 else f"http://{host}:{port}"
 

@@ -307,11 +307,10 @@ class Quality:
 
     def _end(self, gauge: int, now_us: int) -> None:
         """A run of repeated values is over: that is habit now, so that a quantised channel is told of once at most."""
-        if self._repeats[gauge]:
-            lasted_us = (now_us - self._since[gauge]) * self._repeats[gauge] // (self._repeats[gauge] + 1)
-            self._habit[gauge] = max(self._habit[gauge], lasted_us)
-            self._repeated[gauge] += self._repeats[gauge]
-            self._repeats[gauge] = 0
+        repeats = self._repeats[gauge]
+        self._habit[gauge] = max(self._habit[gauge], (now_us - self._since[gauge]) * repeats // (repeats + 1))
+        self._repeated[gauge] += repeats
+        self._repeats[gauge] = 0
         self._since[gauge] = now_us
 
 
