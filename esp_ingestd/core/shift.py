@@ -78,8 +78,8 @@ class Shifts:
         jumped: dict[int, tuple[int, float]] = {}
         for place in _WATCHED:
             value, old = sent[place], marks[place]
-            if value is None or place in places or place in over or place in self._doubted:
-                continue  # what a look ago jumped for another reason is judged by that look, not by the calm after it
+            if value is None or place in places or place in over:
+                continue
             if abs(value - old) > LEAST_JUMP * abs(old) and (unit := _other_unit(place, value, old)) is not None:
                 jumped[place] = unit, value
         if jumped:
@@ -91,8 +91,6 @@ class Shifts:
         """Remember what was sent; a value that jumps only if it is sent again, or is of another unit."""
         marks, doubted = self._marks, self._doubted
         self._edge -= self._edge > 0
-        if (amperes := sent[_AMPERES]) is not None:
-            marks[_AMPERES] = amperes
         for place in _WATCHED:
             if (value := sent[place]) is None:
                 continue
@@ -103,6 +101,9 @@ class Shifts:
             if doubted:
                 doubted.discard(place)
             marks[place] = value
+        # The second look at a jump, too, is judged by what the motor did at the first, not by the calm after it.
+        if (amperes := sent[_AMPERES]) is not None and not doubted:
+            marks[_AMPERES] = amperes
 
     def count(self) -> int:
         """How many channels are sent in another unit."""

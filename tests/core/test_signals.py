@@ -532,6 +532,13 @@ def test_a_wellhead_that_loses_its_pressure_as_the_pump_slows_is_in_no_other_uni
     assert not run.events
 
 
+def test_a_meter_in_another_unit_is_told_though_its_first_reading_strays() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S, flow_rate=2000.0)
+    assert not run.then(60, flow_rate=2000.0 * 0.1589873 * 1.08)
+    assert told(run.then(600, flow_rate=2000.0 * 0.1589873 * 1.03)) == ["raised UNIT_SUSPECT low"]
+
+
 def test_a_unit_changed_while_the_pump_stands_is_told() -> None:
     run = Run(step_s=60)
     run.then(DAY_S)
