@@ -64,9 +64,7 @@ class Merger:
     def _together(self, old: Rows, new: Rows) -> Rows:
         if not (old.num_rows and new.num_rows):
             return new if new.num_rows else old
-        if old.equals(
-            new
-        ):  # as nearly always when a day is verified; what was received at the same moment is the new one
+        if old.equals(new):  # as nearly always when a day is verified; of equals the new one counts
             return new
         ages = pa.repeat(pa.scalar(0, pa.int8()), old.num_rows), pa.repeat(pa.scalar(1, pa.int8()), new.num_rows)
         both = pa.Table.from_batches([old, new]).append_column(AGE, pa.chunked_array(ages))
