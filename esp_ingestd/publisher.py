@@ -64,13 +64,17 @@ class Tally:
     due_us: int = 0
     """Of the last message that was sent."""
     elapsed_s: float = 0.0
+    reached: bool = False
+    """Whether there was a broker at all, at any time."""
 
     @property
     def complete(self) -> bool:
         """Whether the broker has accepted all."""
-        return self.accepted_messages == self.sent_messages
+        return self.reached and self.accepted_messages == self.sent_messages
 
     def __str__(self) -> str:
+        if not self.reached:
+            return "nothing was sent: the broker was never reached"
         rate = self.accepted_readings / self.elapsed_s if self.elapsed_s else 0.0
         return (
             f"the broker accepted {self.accepted_readings} of {self.sent_readings} readings"
@@ -241,6 +245,7 @@ class Publisher:
         self._is_refused = True
 
     def _on_change(self, why: str) -> None:
+        self.tally.reached |= not why
         if why != self._why_away:
             self._tell(f"{why}; trying again" if why else f"broker {self._mqtt.address}: connected again")
         self._why_away = why

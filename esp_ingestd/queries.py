@@ -36,7 +36,7 @@ from esp_ingestd.config import Settings, Wells
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, to_iso
 from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.tree import SEVERITIES
-from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, SILENCE_US, TURNING_HZ, WellSettings
+from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, MISSED, SILENCE_US, TURNING_HZ, WellSettings
 from esp_ingestd.database import Database
 from esp_ingestd.moment import Every, to_words
 
@@ -110,7 +110,7 @@ def _well(reading: Row, settings: WellSettings, well_id: str, standing: Counter[
 def state_of(reading: Mapping[str, Any], settings: WellSettings, now_us: int) -> str:
     """`running`, `off`, `silent`, or `unknown` where neither drive nor motor is measured.
 
-    Silent is a well that has sent nothing for longer than three of its intervals, and for five minutes at least; what
+    Silent is a well that has sent nothing for three and a quarter of its intervals, and for five minutes at least; what
     turns and what stands is judged as the diagnosis does it, from this one reading.
 
     Args:
@@ -123,8 +123,8 @@ def state_of(reading: Mapping[str, Any], settings: WellSettings, now_us: int) ->
     last_us = reading["timestamp"]
     fourth_us = last_us if reading["fourth"] is None else reading["fourth"]
     expected_s = settings.expected_interval_s
-    three_us = last_us - fourth_us if expected_s is None else 3 * expected_s * SECOND_US
-    if now_us - last_us > max(three_us, SILENCE_US):
+    interval_us = (last_us - fourth_us) / 3 if expected_s is None else expected_s * SECOND_US
+    if now_us - last_us > max(MISSED * interval_us, SILENCE_US):
         return "silent"
     bad = reading["bad_channels"] or ()
     hertz, amperes = (None if name in bad else reading[name] for name in ("vsd_frequency", "motor_current"))

@@ -484,9 +484,16 @@ def damage(file: Path) -> None:
     file.write_bytes(content)
 
 
-def spoil_manifest(file: Path) -> None:
-    (manifest,) = file.parent.glob("*.json")
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+def write_manifest(before: str, after: str) -> Callable[[Path], object]:
+    """Something else in the place of a text in the manifest."""
+
+    def write(file: Path) -> None:
+        (manifest,) = file.parent.glob("*.json")
+        text = manifest.read_text()
+        assert before in text
+        manifest.write_text(text.replace(before, after))
+
+    return write
 
 
 DAMAGES = {
@@ -497,8 +504,20 @@ DAMAGES = {
     ),
     "gone": (lambda file: file.unlink(), "2026-03-01.v1.parquet is missing"),
     "no manifest": (lambda file: next(file.parent.glob("*.json")).unlink(), "2026-03-01.json is missing"),
-    "another format": (spoil_manifest, "manifest has format 2; this program knows 1"),
-    "another day's": (lambda file: next(file.parent.glob("*.json")).write_text("{}"), "manifest cannot be read"),
+    "another format": (write_manifest('"format": 1', '"format": 2'), r": it has format 2; this program knows 1"),
+    "another day's": (
+        write_manifest('"day": "2026-03-01"', '"day": "2026-03-02"'),
+        "2026-03-01.json in .* is that of esp_telemetry 2026-03-02",
+    ),
+    "empty manifest": (lambda file: next(file.parent.glob("*.json")).write_text(""), r"day: it is no JSON: Expecting"),
+    "no keys": (
+        lambda file: next(file.parent.glob("*.json")).write_text("{}"),
+        r"day: it lacks format, table, day, version",
+    ),
+    "a list": (lambda file: next(file.parent.glob("*.json")).write_text("[]"), r"day: it is no JSON object"),
+    "rows in words": (write_manifest('"rows": 10', '"rows": "ten"'), r'day: its rows is "ten"'),
+    "a file elsewhere": (write_manifest('"file": "', '"file": "../'), r'day: its file is "\.\./'),
+    "no day": (write_manifest('"day": "2026-03-01"', '"day": "yesterday"'), r'day: its day is "yesterday"'),
 }
 
 
@@ -513,6 +532,7 @@ async def test_a_damaged_archive_is_told_and_nothing_is_dropped(store: Store, ki
     assert (kept.what, bool(re.search(said, kept.why))) == (Outcome.KEPT, True), kept.why
     (failed,) = (await verify(store.settings)).days
     assert (failed.what, bool(re.search(said, failed.why))) == (Outcome.FAILED, True), failed.why
+    assert "`archive run` makes it anew; else bring the file back from a copy" in failed.why
     assert (await status(store.settings)).unarchived_days == 1, "the mark of verification is gone"
     (made,) = (await archive_days(store.settings)).days
     assert made.what in {Outcome.ARCHIVED, Outcome.MERGED}, "the database has all of it still"

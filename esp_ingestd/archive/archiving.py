@@ -62,6 +62,7 @@ BLOCKS_AHEAD: Final = 3
 """Of blocks begun or waiting. A row group is written with every eighth block, which takes as long as five others: so
 the server, which is the slowest, needs not wait for that."""
 SMALL_BYTES: Final = 128 * 1024
+MEND: Final = "while the database has that day, `archive run` makes it anew; else bring the file back from a copy"
 NAP_S: Final = 0.001
 """The server sends 8 KB at a time, and each that wakes us costs 90 us; after a nap there are ten and more to be had."""
 Days = Callable[[date], bool]
@@ -431,9 +432,8 @@ class _Archiver:
         """Compare file and manifest, then the rows that the database has of the day with both."""
         known = self.known.get(day)
         try:
-            manifest = await asyncio.to_thread(read_manifest, self._place, self._table.name, day)
             with ExitStack() as stack:
-                path = await asyncio.to_thread(lambda: stack.enter_context(fetched_whole(self._place, manifest)))
+                manifest, path = await asyncio.to_thread(self._fetch, day, stack)
                 merge = _DayMerge(self._table, read_file(self._table, path), None, steps)
                 stored, content = await self._merge(day, merge, merge.finish)
             _compare(self._table, merge.old_tally.content(), manifest, "the file", "its manifest")
@@ -449,6 +449,18 @@ class _Archiver:
             await unsettle(self._session, self._table, day)
         why = "the database has other rows than were archived; the next run archives them" if is_stale else ""
         return DayResult(self._table.name, day, manifest.rows, Outcome.VERIFIED, why)
+
+    def _fetch(self, day: date, stack: ExitStack) -> tuple[Manifest, Path]:
+        """The manifest of a day and its file, local and whole until `stack` is closed.
+
+        Raises:
+            ArchiveError: one of them is missing or damaged.
+        """
+        try:
+            manifest = read_manifest(self._place, self._table.name, day)
+            return manifest, stack.enter_context(fetched_whole(self._place, manifest))
+        except ArchiveError as error:
+            raise ArchiveError(f"{error}; {MEND}") from error
 
 
 def _file_name(day: date, version: int) -> str:

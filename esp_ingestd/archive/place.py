@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +21,10 @@ from esp_ingestd.config import mask_url
 
 FORMAT: Final = 1
 _READ_BYTES: Final = 1 << 20
+
+
+class ManifestError(ValueError):
+    """What is wrong with a manifest, as a sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +62,44 @@ class Manifest:
         """As it was written.
 
         Raises:
-            ArchiveError: it is none, or of a later program's.
+            ManifestError: it is none, or of a later program's; the text says what is wrong with it.
         """
         try:
             values = json.loads(content)
-            if values["format"] != FORMAT:
-                raise ArchiveError(f"manifest has format {values['format']}; this program knows {FORMAT}")
-            manifest = cls(**values)
-            date.fromisoformat(manifest.day)
-            wanted = {"version": int, "size_bytes": int, "rows": int, "columns": dict, "file": str, "sha256": str}
-            if any(type(getattr(manifest, name)) is not kind for name, kind in wanted.items()) or "/" in manifest.file:
-                raise ArchiveError("manifest has a value of another kind")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(f"manifest cannot be read: {error!r}") from None
-        return manifest
+        except ValueError as error:
+            raise ManifestError(f"it is no JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ManifestError("it is no JSON object")
+        if values.get("format", FORMAT) != FORMAT:
+            raise ManifestError(f"it has format {values['format']}; this program knows {FORMAT}")
+        names = [each.name for each in fields(cls)]
+        if missing := ", ".join(name for name in names if name not in values):
+            raise ManifestError(f"it lacks {missing}")
+        return cls(**{name: _checked(name, values[name]) for name in names})
+
+
+_KINDS: Final[Mapping[str, type]] = {
+    "version": int,
+    "size_bytes": int,
+    "rows": int,
+    "columns": dict,
+    "file": str,
+    "sha256": str,
+}
+
+
+def _checked(key: str, value: Any) -> Any:  # noqa: ANN401 - as JSON has it
+    """The value of a manifest's key.
+
+    Raises:
+        ManifestError: it is of another kind, or would lead out of the archive.
+    """
+    is_right = isinstance(value, _KINDS.get(key, object)) and not isinstance(value, bool)
+    is_right = is_right and not (key == "file" and "/" in str(value))
+    with suppress(ValueError, TypeError):
+        if is_right and (key != "day" or date.fromisoformat(value)):
+            return value
+    raise ManifestError(f"its {key} is {json.dumps(value)[:40]}")
 
 
 class Place(Protocol):
@@ -136,9 +164,13 @@ def read_manifest(place: Place, table: str, day: date) -> Manifest:
     Raises:
         ArchiveError: it is missing, cannot be read, or is another day's.
     """
-    manifest = Manifest.from_json(place.read(manifest_name(table, day)))
+    name = manifest_name(table, day)
+    try:
+        manifest = Manifest.from_json(place.read(name))
+    except ManifestError as error:
+        raise ArchiveError(f"{name} in {mask_url(place.url)} is no manifest of that day: {error}") from None
     if (manifest.table, manifest.day) != (table, day.isoformat()):
-        raise ArchiveError(f"manifest is that of {manifest.table} {manifest.day}")
+        raise ArchiveError(f"{name} in {mask_url(place.url)} is that of {manifest.table} {manifest.day}")
     return manifest
 
 

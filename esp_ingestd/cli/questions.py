@@ -30,7 +30,7 @@ ChannelsOption = Annotated[
 def wells(config: ConfigOption, *, form: FormatOption = Format.TABLE) -> None:
     """List the wells: last reading and its age, running, off or silent, and the alarms that stand.
 
-    Silent is a well that has sent nothing for longer than three of its intervals, and for 5 min at least.
+    Silent is a well that has sent nothing for three and a quarter of its intervals, and for 5 min at least.
     """
     from esp_ingestd.queries import wells
 
