@@ -4,6 +4,9 @@ Event time only, no broker, no clock: the same pure core as in the daemon. A lin
 (`received_at`); where it does not, it arrived at its timestamp. The newest timestamp of any well is the time by
 which silence is judged. Refused lines go to the error stream with the reason that the daemon would give.
 
+A line that says nothing of its arrival cannot be told to be from the future but by what follows it: one that is more
+than a day ahead of both its neighbours is refused, as the daemon would have done, and not a year of silence.
+
 What comes from the database is judged in order of its timestamps, as if each reading had arrived when it was taken:
 history that was loaded afterwards is worth as much as what came live.
 """
@@ -15,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
@@ -33,8 +37,21 @@ HOUR_US: Final = 3600 * SECOND_US
 DAY_S: Final = 86_400.0
 FAR_US: Final = to_microseconds(datetime(9998, 1, 1, tzinfo=UTC))
 """The arrival that a line without one is decoded with: no timestamp is ahead of it."""
+FAR_AHEAD_US: Final = 86_400 * SECOND_US
+"""More than this ahead of its arrival no timestamp is believed (CONTRACT §3)."""
 
 _TEXTS: Final = ("well_id", "timestamp", "received_at")
+
+
+_FOREIGN: Final = {
+    b"\x1f\x8b": "is compressed; gunzip -c FILE | esp-ingestd diagnose -",
+    b"PK": "is a zip archive or a spreadsheet; allowed are JSON lines and CSV",
+    b"PAR1": "is Parquet; load it by esp-ingestd backfill, and judge the database's history",
+}
+
+
+class InputError(ValueError):
+    """A file that cannot be read as telemetry; the text begins with its name."""
 
 
 class Line(NamedTuple):
@@ -108,6 +125,10 @@ class Trial:
     _open: dict[str, Standing] = field(default_factory=dict)
     _newest_us: int = 0
     _last_us: dict[str, int] = field(default_factory=dict)
+    _behind_us: dict[str, int] = field(default_factory=dict)
+    """How far behind the newest of all wells the last line of a well arrived."""
+    _disordered: set[str] = field(default_factory=set)
+    """Wells of which something came out of order: their timestamps do not say when they arrived."""
     _diagnostician: Diagnostician = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,10 +145,24 @@ class Trial:
             silences = self._diagnostician.pass_time(now_us)
         if timestamp_us > self._last_us.get(well_id, 0):
             self._last_us[well_id] = timestamp_us
-        else:  # what comes out of order comes no earlier than what came before it
-            reading = _arrived(reading, max(reading.received_us, self._newest_us))
+        else:
+            self._disordered.add(well_id)
+        if well_id in self._disordered:
+            reading = _arrived(reading, self._arrival_us(reading))
+        self._behind_us[well_id] = self._newest_us - reading[-1]
         events = self._diagnostician.observe(reading)
         return self._note([*silences, *events]) if silences or events else ()
+
+    def _arrival_us(self, reading: Reading) -> int:
+        """When a reading of a disordered well arrived: as much later than the one before it as other wells say.
+
+        So a clock that was set back is found among wells whose clocks are right, and no well is taken for silent whose
+        timestamps are behind. One that says itself when it arrived did so, but if late not before the newest.
+        """
+        well_id, timestamp_us = reading[:2]
+        if reading.received_us == timestamp_us:
+            return max(timestamp_us, self._newest_us - self._behind_us.get(well_id, 0))
+        return max(reading.received_us, self._newest_us) if timestamp_us < self._last_us[well_id] else reading[-1]
 
     def finish(self) -> Sequence[AlarmEvent]:
         """What the end of the readings says: who has been silent by then."""
@@ -192,6 +227,9 @@ class BackTest:
         self._explain_since_us = explain_since_us
         self._readings = 0
         self._refused = 0
+        self._late = 0
+        self._held: dict[str, tuple[Reading, str]] = {}
+        """Of a well the reading that is far ahead of the one before it, and where it stands."""
         self._first_us: dict[str, int] = {}
         self._last_us: dict[str, int] = {}
 
@@ -200,6 +238,7 @@ class BackTest:
         well_id, timestamp_us = reading[:2]
         self._readings += 1
         is_late = timestamp_us <= self._last_us.get(well_id, 0)
+        self._late += is_late
         if not is_late:
             self._last_us[well_id] = timestamp_us
         if is_late or well_id not in self._first_us:
@@ -225,8 +264,30 @@ class BackTest:
                 self._refused += sum(decoded.rejection.counts.values())
                 refuse.write(f"{name}:{number}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
             for reading in decoded.readings:
-                if not chooses or self._choice.takes(reading):
-                    self.take(reading if received_us else _arrived(reading, reading.timestamp_us))
+                if chooses and not self._choice.takes(reading):
+                    continue
+                if received_us:
+                    self.take(reading)
+                else:
+                    self._take_in_turn(_arrived(reading, reading.timestamp_us), f"{name}:{number}", refuse)
+        for reading, _ in self._held.values():
+            self.take(reading)
+
+    def _take_in_turn(self, reading: Reading, place: str, refuse: IO[str]) -> None:
+        """Judge a reading, one that is far ahead only once the well's next one bears it out."""
+        well_id, timestamp_us = reading[:2]
+        if self._held and well_id in self._held:
+            held, where = self._held.pop(well_id)
+            if timestamp_us >= held.timestamp_us - FAR_AHEAD_US:
+                self.take(held)
+            else:
+                self._refused += 1
+                when = to_iso(held.timestamp_us)
+                refuse.write(f"{where}: implausible_timestamp: timestamp {when} is more than a day ahead of the next\n")
+        if timestamp_us > self._last_us.get(well_id, timestamp_us) + FAR_AHEAD_US:
+            self._held[well_id] = reading, place
+        else:
+            self.take(reading)
 
     async def take_stored(self, settings: "DatabaseSettings") -> None:
         """Judge what a database holds.
@@ -263,6 +324,8 @@ class BackTest:
         """What it came to, for people: a table by diagnosis; of two trees both, and the alarms of only one."""
         wells = f"{len(self._last_us)} well{'s' * (len(self._last_us) != 1)}"
         yield f"{self._readings} readings, {self._refused} refused, {wells}, {self._well_days:.1f} days"
+        if self._late:
+            yield f"{self._late} of them late, and not diagnosed: no newer than what came before of their well"
         yield from (f"no reading of {each} among them" for each in self._choice.wells if each not in self._last_us)
         yield from self._table()
         if len(self._trials) > 1:
@@ -356,17 +419,25 @@ def lines_of(inputs: Iterable[Path]) -> Iterator[Line]:
     """The payloads of files, one after another: CSV by its suffix, else JSON lines; `-` is standard input.
 
     Raises:
+        InputError: a file of another kind, or a CSV whose header names no well or no time.
         OSError: a file cannot be read.
     """
     for path in inputs:
         if str(path) == "-":
             yield from _numbered("-", sys.stdin.buffer)
-        elif path.suffix == ".csv":
-            with path.open(encoding="utf-8", errors="replace", newline="") as text:
-                yield from _from_csv(path, text)
-        else:
-            with path.open("rb") as file:
+            continue
+        with path.open("rb") as file:
+            begins = file.peek(4)[:4]
+            if why := next((why for mark, why in _FOREIGN.items() if begins.startswith(mark)), ""):
+                raise InputError(f"{path}: {why}")
+            if path.suffix.lower() != ".csv":
                 yield from _numbered(str(path), file)
+                continue
+            with TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text:
+                try:
+                    yield from _from_csv(path, text)
+                except csv.Error as error:
+                    raise InputError(f"{path}: {error}") from None
 
 
 def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
@@ -377,7 +448,12 @@ def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
 def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
     """The rows of a CSV with a header of payload keys; an empty cell is an absent key."""
     reader = csv.reader(text)
-    header = next(reader, ())
+    header = next(reader, None)
+    if header is None:
+        return
+    if missing := " or ".join(key for key in ("well_id", "timestamp") if key not in header):
+        found = ",".join(header)[:200]
+        raise InputError(f"{path}:1: the header names no {missing}, or not between commas; it is {found!r}")
     plain = [(key, str if key in _TEXTS else float) for key in header]
     careful = [(key, str if key in _TEXTS else _number) for key in header]
     for row in reader:

@@ -131,6 +131,8 @@ def test_events_are_those_of_the_events_topic(folder: Path) -> None:
     event = json.loads(run(folder, given=hot_for(10, 20, 60)).stdout.splitlines()[0])
     assert event["path"] == ["What does the pump do? warm-up", "Any protection? yes", "Is it hot? yes"]
     assert event["evidence"] == {"motor_temp": 140.0}
+    cleared = json.loads(run(folder, given=hot_for(10, 20, 60)).stdout.splitlines()[1])
+    assert cleared["path"] == ["What does the pump do? warm-up", "Any protection? no", "Is it hot? no"]
     assert (event["state"], event["role"], event["priority"]) == ("active", "primary", 3)
 
 
@@ -151,6 +153,87 @@ def test_refused_lines_go_to_standard_error_with_place_and_reason(folder: Path) 
 def test_a_refused_row_of_a_csv_is_named_by_its_line(folder: Path) -> None:
     path = file_of(folder, "w.csv", ["well_id,timestamp,pip", f"W,{at(0)},1", "W,soon,1"])
     assert f"{path}:3: bad_timestamp" in run(folder, path).stderr
+
+
+CSV = [
+    "timestamp,well_id,motor_temp,vsd_frequency",
+    *(f"{at(m)},W,{140 if 10 <= m < 20 else 100},60" for m in range(60)),
+]
+
+
+@pytest.mark.parametrize("name", ["w.csv", "W.CSV"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_csv_is_known_by_its_suffix_as_spreadsheets_write_it(folder: Path, name: str, encoding: str) -> None:
+    (folder / name).write_text("\n".join(CSV) + "\n", encoding=encoding)
+    assert told(run(folder, str(folder / name))) == HOT
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "\n".join(CSV).replace(",", ";").encode(),
+            ":1: the header names no well_id or timestamp, or not between commas",
+        ),
+        ("\n".join(CSV).replace("timestamp", "time", 1).encode(), ":1: the header names no timestamp, or not between"),
+        (b"\x1f\x8b\x08\x00", ": is compressed; gunzip"),
+        (b"PK\x03\x04", ": is a zip archive or a spreadsheet"),
+        (b"PAR1", ": is Parquet; load it by esp-ingestd backfill"),
+        (f"{CSV[0]}\n{at(0)},W,{'1' * 200_000}".encode(), ": field larger than field limit"),
+    ],
+    ids=["semicolons", "no timestamp", "gzip", "zip", "parquet", "a cell without end"],
+)
+def test_a_file_of_another_kind_is_refused_whole_in_one_line(folder: Path, content: bytes, said: str) -> None:
+    (folder / "w.csv").write_bytes(content)
+    result = run(folder, str(folder / "w.csv"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{folder / 'w.csv'}{said}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_line_without_a_well_says_so(folder: Path) -> None:
+    result = run(folder, given=['{"timestamp": 1772323200, "pip": 1}'])
+    assert "-:1: bad_well_id: well_id is missing" in result.stderr
+
+
+def test_readings_newest_first_are_said_to_be_late(folder: Path) -> None:
+    result = run(folder, given=reversed(hot_for(10, 20, 60)))
+    assert told(result) == []
+    assert "59 of them late, and not diagnosed" in result.stderr
+
+
+def test_a_year_in_the_future_is_refused_by_what_follows_and_a_long_gap_is_not(folder: Path) -> None:
+    a_year = 365 * 24 * 60
+    lines = hot_for(10, 20, 60)
+    result = run(folder, given=[*lines[:5], line(a_year, 100), *lines[5:]])
+    assert told(result) == HOT
+    assert "-:6: implausible_timestamp: timestamp 2027-03-01T00:00:00Z is more than a day ahead" in result.stderr
+    assert "60 readings, 1 refused" in result.stderr
+    later = [line(a_year + minute, 140 if minute > 1 else 100) for minute in range(3)]
+    assert told(run(folder, given=[*lines[:5], *later]))[2:] == [f"raised MOTOR_OVERTEMP W {a_year + 2}"]
+    assert told(run(folder, given=[*lines[:5], later[0]])) == ["raised COMM_LOSS W 9", f"cleared COMM_LOSS W {a_year}"]
+
+
+def test_a_clock_set_back_among_others_is_one_fault_and_no_silence(folder: Path) -> None:
+    """The well is heard every minute, and its timestamps are three hours behind from the hundredth on."""
+    asked = tree().replace("clock_ahead_s > 120", "clock_ahead_s < -600")
+    (folder / "tree.toml").write_text(asked)
+    lines = [
+        text
+        for minute in range(600)
+        for text in (line(minute, 100.0, "A"), line(minute - 180 * (minute >= 100), 100.0, "B"))
+    ]
+    result = run(folder, given=lines)
+    assert told(result) == ["raised CLOCK_FAULT B 110"]
+    assert "180 of them late" in result.stderr
+
+
+def test_a_file_for_each_well_tells_what_one_of_all_does(folder: Path) -> None:
+    one, other = hot_for(10, 20, 60, "A"), hot_for(30, 40, 60, "B")
+    other.insert(30, other[20])  # and sent twice: late, and no reason to doubt when the rest arrived
+    paths = [file_of(folder, "a.jsonl", one), file_of(folder, "b.jsonl", other)]
+    both = ["raised MOTOR_OVERTEMP A 10", "cleared MOTOR_OVERTEMP A 20", "raised MOTOR_OVERTEMP B 30"]
+    assert told(run(folder, *paths)) == [*both, "cleared MOTOR_OVERTEMP B 40"]
 
 
 def test_late_lines_raise_nothing_and_are_explained_as_late(folder: Path) -> None:

@@ -83,7 +83,7 @@ def diagnose(
     from functools import partial
 
     from esp_ingestd.core.decode import Decoder
-    from esp_ingestd.diagnose import BackTest, Choice, Trial, lines_of
+    from esp_ingestd.diagnose import BackTest, Choice, InputError, Trial, lines_of
     from esp_ingestd.shipped import load_tree
 
     settings = load(config) if config else None
@@ -117,7 +117,10 @@ def diagnose(
     else:
         naive = settings.mqtt.naive_timestamps if settings else "refuse"
         decoder = Decoder([], units_of=lambda well_id: settings_of(well_id).units, naive_timestamps=naive)
-        test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
+        try:
+            test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
+        except InputError as error:
+            refuse(str(error))
     test.finish()
     if summary:
         for line in test.lines():

@@ -301,6 +301,8 @@ _many: Final = SchemaValidator(core_schema.list_schema(_element_schema(), fail_f
 
 def _agree_on_well_id(sent: object, from_topic: str | None) -> str:
     well_id = from_topic if sent is None else sent
+    if well_id is None:
+        raise _Refused(Reason.BAD_WELL_ID, "well_id is missing, in the payload and in the topic")
     if not isinstance(well_id, str) or not _well_id.fullmatch(well_id):
         where = "topic" if sent is None else "payload"
         raise _Refused(Reason.BAD_WELL_ID, f"well_id of the {where} is {{}}, not {WELL_ID_PATTERN}", well_id)

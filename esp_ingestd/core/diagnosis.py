@@ -661,7 +661,7 @@ class Diagnostician:
             raised_at_us=alarm.raised_us,
             message=alarm.message or message(diagnosis, question, visit.features, ""),
             evidence=found if order is None else alarm.evidence,
-            path=self._path(diagnosis, question, visit),
+            path=self._path(diagnosis, question, visit, stands=alarm.stands),
             actions=diagnosis.actions,
             resolution_time=diagnosis.resolution_time,
             recurring=alarm.recurring,
@@ -675,8 +675,11 @@ class Diagnostician:
             seq=alarm.seq,
         )
 
-    def _path(self, diagnosis: Diagnosis, until: Question, visit: Visit) -> tuple[str, ...]:
-        """The questions that lead to `until`, in the order asked, each with its answer."""
+    def _path(self, diagnosis: Diagnosis, until: Question, visit: Visit, *, stands: bool) -> tuple[str, ...]:
+        """The questions that lead to `until`, in the order asked, each with its answer.
+
+        That of the group is what its diagnosis says: yes while its alarm stands, and while its question is met.
+        """
         state = visit.patient.well.state
         if diagnosis.index == NOWHERE:
             return (f"What does the pump do? {STATE_NAMES[state]}", f"{until.ask} asked no more")
@@ -686,7 +689,8 @@ class Diagnostician:
             if self._tree.diagnoses[question.diagnosis].group == diagnosis.group and question.states & state
         ]
         group = self._tree.groups[diagnosis.group]
-        return (f"What does the pump do? {STATE_NAMES[state]}", f"{group.ask} yes", *asked)
+        is_so = "yes" if stands or until.met(visit.features) else "no"
+        return (f"What does the pump do? {STATE_NAMES[state]}", f"{group.ask} {is_so}", *asked)
 
 
 def _unread(patient: Patient) -> Visit:
