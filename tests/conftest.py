@@ -54,6 +54,7 @@ class OwnDatabase(Protocol):
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "best_edition: runs on one edition, since the editions make no difference to it")
     config.addinivalue_line("markers", "community: about what TimescaleDB's community edition alone has")
+    os.environ.pop("PYTHONUNBUFFERED", None)  # programs that are started here write as they do for a user
     services = config.stash[FOUND] = Services.find()
     config.add_cleanup(services.close)
     if missing := services.missing():

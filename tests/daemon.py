@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from peer import until
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from services import BrokerAddress
 
 
-async def program(*arguments: str) -> tuple[int, str, str]:
-    """Run `esp-ingestd …` to its end: status, standard output and error."""
+async def program(*arguments: str, answering_to: BinaryIO | None = None) -> tuple[int, str, str]:
+    """Run `esp-ingestd …` to its end: status, standard output, unless it goes elsewhere, and error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "esp_ingestd", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=answering_to or asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if not name.startswith("ESP_INGESTD_")},
     )
     output, errors = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+    return process.returncode, (output or b"").decode(), errors.decode()
 
 
 class Daemon:
@@ -67,9 +67,10 @@ class Daemon:
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self) -> None:
+    def start(self, *, logging_to: BinaryIO | None = None) -> None:
+        """In the background; `logging_to` is closed here, and its log file by default."""
         self.write_config()
-        with self.log.open("ab") as log:
+        with logging_to or self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "esp_ingestd", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,

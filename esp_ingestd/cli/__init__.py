@@ -4,8 +4,11 @@ One module a group of commands, one function a command; each takes its arguments
 module. What a command needs is imported inside it: the program must start in a fraction of a second.
 """
 
+import atexit
+import os
 import sys
-from typing import Annotated, Final
+from contextlib import suppress
+from typing import Annotated, Final, TextIO
 
 import typer
 
@@ -75,16 +78,40 @@ app = _program()
 
 def main() -> None:
     """The console script."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before we came
+        atexit.register(_let_go, stream)
+    sys.exit(_run())
+
+
+def _run() -> int | str | None:
+    """Run the command; the status that the program is to end with."""
     from esp_ingestd.errors import ConfigurationError, Unavailable, in_words
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # an answer that cannot be written is an error, and can be told here
     except SystemExit as end:
-        sys.exit(1 if end.code == EX_USAGE else end.code)  # CONTRACT §1 knows 0, 78 and 1
+        return 1 if end.code == EX_USAGE else end.code  # CONTRACT §1 knows 0, 78 and 1
     except ConfigurationError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)  # noqa: T201 - plain lines, whatever the terminal
-        sys.exit(EX_CONFIG)
+        _say(*error.faults)
+        return EX_CONFIG
     except (Unavailable, OSError) as error:
-        print(f"esp-ingestd: {in_words(error)}", file=sys.stderr)  # noqa: T201 - likewise
-        sys.exit(1)
+        _say(f"esp-ingestd: {in_words(error)}")
+        return 1
+    return 0
+
+
+def _say(*lines: str) -> None:
+    with suppress(OSError):  # who cannot read it still gets the status
+        print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - plain lines, whatever the terminal
+
+
+def _let_go(stream: TextIO) -> None:
+    """Forget what cannot be written: for that Python would end with 120, whatever status was meant."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from daemon import Daemon
+from daemon import Daemon, program
 from peer import Peer, until
 from pydantic import SecretStr
 
@@ -23,7 +23,8 @@ from esp_ingestd.database import migrate
 from esp_ingestd.service import _unending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
     from conftest import OwnBroker, OwnDatabase
     from services import BrokerAddress, FreshDatabase
@@ -202,6 +203,38 @@ async def test_a_taken_http_port_is_told(tmp_path: Path) -> None:
     assert "Address already in use" in said
     assert str(daemon.port) in said
     assert "Traceback" not in said
+
+
+def _full_disk() -> BinaryIO:
+    return Path("/dev/full").open("wb")
+
+
+def _reader_that_left() -> BinaryIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "wb")
+
+
+@pytest.mark.parametrize("log", [_full_disk, _reader_that_left])
+async def test_a_log_that_nobody_can_write_changes_no_exit_status(tmp_path: Path, log: Callable[[], BinaryIO]) -> None:
+    daemon = Daemon(tmp_path, None, NOWHERE, client_id="c", prefix="p")
+    daemon.start(logging_to=log())
+    await until(lambda: daemon.get("/health/live")[0] == 200)
+    assert await daemon.stop() == 0
+    with socket.create_server(("127.0.0.1", daemon.port)):
+        daemon.start(logging_to=log())
+        assert await daemon.ended() == 1
+    daemon.settings["batch"] = {"max_rows": 0}
+    daemon.start(logging_to=log())
+    assert await daemon.ended() == 78
+
+
+async def test_an_answer_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, None, NOWHERE, client_id="c", prefix="p")
+    daemon.write_config()
+    with _full_disk() as lost:
+        status, _, errors = await program("check", "--config", str(daemon.config), answering_to=lost)
+    assert (status, errors) == (1, "esp-ingestd: No space left on device\n")
 
 
 async def test_a_task_that_ends_unexpectedly_ends_the_process(tmp_path: Path) -> None:
