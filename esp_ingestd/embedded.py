@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     Run = Callable[[list[str], Path, signal.Signals], "Process"]
@@ -146,22 +146,24 @@ class Process:
 
     def pause(self) -> None:
         """Freeze it and all its children."""
-        self._signal_family(signal.SIGSTOP)
+        _signal(self._family(), signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self._signal_family(signal.SIGCONT)
-
-    def _signal_family(self, number: signal.Signals) -> None:
-        for pid in self._family():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        # The whole list while they are frozen: the kernel leaves children out of it where others end meanwhile.
+        _signal(list(self._family()), signal.SIGCONT)
 
     def _family(self) -> Iterator[int]:
         """The process, then its children, read once the caller has dealt with the process."""
         if (pid := self.pid) is not None:
             yield pid
             yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Service(ABC):

@@ -1,6 +1,7 @@
 """Chaos: the real daemon under load, and every few seconds a fault; at the end everything is counted.
 
 usage: PYTHONPATH=tests python -m faults.chaos [--seconds S] [--rate HZ] [--wells N] [--seed N]
+The services are those that the tests find (services.py), the database of the best edition there is.
 The faults and their times follow from the seed. Every reading has a number of its own, in its value too. Counted is
 what the broker accepted: a reading that is missing in the database at the end is lost, one that nobody sent, or with
 another value than was sent, is wrong. The wells ail, and what the pure core says of the same readings without any
@@ -16,10 +17,10 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,7 @@ import asyncpg
 from faults.field import DAYS_BACK, STEP_MS, Field
 from faults.load import Load
 from faults.scada import Scada, retained
+from services import Services
 
 from esp_ingestd import embedded
 from esp_ingestd.core.decode import KEPT_BYTES
@@ -108,6 +110,7 @@ class Result:
     """What was counted at the end."""
 
     seed: int
+    edition: embedded.Edition
     seconds: float
     faults: Counter[str]
     recovery_s: dict[str, float]
@@ -135,7 +138,7 @@ class Result:
         )
         alerts = f"{len(self.outage_delay_s)} alarms while the database was away"
         return (
-            f"seed {self.seed}, {self.seconds:.0f} s, {sum(self.faults.values())} faults\n{faults}\n"
+            f"seed {self.seed}, {self.edition}, {self.seconds:.0f} s, {sum(self.faults.values())} faults\n{faults}\n"
             f"  {'':<24} {'expected':>9} {'lost':>9} {'wrong':>9}\n{counts}\n"
             f"  alarm events told again by the same id {self.told_again}\n"
             f"  {alerts}, told after at most {max(self.outage_delay_s, default=0.0):.2f} s\n"
@@ -146,13 +149,13 @@ class Result:
 class Chaos:
     """One run."""
 
-    def __init__(self, folder: Path, *, seconds: float, rate: float, wells: int, seed: int) -> None:
+    def __init__(self, folder: Path, services: Services, *, seconds: float, rate: float, wells: int, seed: int) -> None:
         self.folder, self.seconds, self.rate, self.seed = folder, seconds, rate, seed
         self.random = random.Random(seed)  # noqa: S311 - repeatable, no secret
         self.field = Field(wells, int(time.time() * 1000) - DAYS_BACK * 86_400_000)
         lines = (*embedded.RAISED_LIMITS, "autosave_interval 1")
-        self.broker = embedded.Broker(folder / "broker", lines=lines)
-        self.database = embedded.Database(folder / "database")
+        self.broker = services.own_broker("mosquitto", lines=lines)
+        self.database = services.own_database(None, {})
         self.faults: Counter[str] = Counter()
         self.recovery_s: dict[str, float] = {}
         self.outages: list[tuple[float, float]] = []
@@ -296,6 +299,7 @@ class Chaos:
             expected = self.field.expected(self.load.numbered)
             return Result(
                 seed=self.seed,
+                edition=self.database.edition_hint,
                 seconds=self.seconds,
                 faults=self.faults,
                 recovery_s=self.recovery_s,
@@ -388,9 +392,8 @@ def main() -> int:
     if options.seed is None:
         options.seed = time.time_ns() % 1_000_000
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        result = Chaos(Path(name), **vars(options)).run()
+    with closing(Services.find()) as services:
+        result = Chaos(services.new_folder(), services, **vars(options)).run()
     print(result.table())
     return 0 if result.is_flawless else 1
 

@@ -57,7 +57,9 @@ class Load(threading.Thread):
                 raise OSError("refused")
             if self.again.is_set():
                 self.again.clear()
-                self._waiting.extend(self._recent)
+                # In their order: a reading that comes after a newer one of its well is stored and raises nothing.
+                self._waiting.extendleft(reversed(self._recent))
+                self._recent.clear()
             sock.settimeout(0.02)
             self._pump(sock)
 

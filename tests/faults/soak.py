@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from faults.chaos import Chaos, Daemon
 from faults.load import Load
+from services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +71,10 @@ def look(daemon: Daemon, before: dict[str, float]) -> tuple[Sample, dict[str, fl
     return sample, now
 
 
-def run(folder: Path, seconds: float, rate: float, wells: int) -> list[Sample]:
+def run(services: Services, seconds: float, rate: float, wells: int) -> list[Sample]:
     """Soak; a sample every hundredth of the time."""
-    site = Chaos(folder, seconds=seconds, rate=rate, wells=wells, seed=0)
+    folder = services.new_folder()
+    site = Chaos(folder, services, seconds=seconds, rate=rate, wells=wells, seed=0)
     samples = []
     with site.broker, site.database:
         daemon = site.make_daemon()
@@ -113,9 +115,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2_000.0, help="readings a second (default 2000)")
     parser.add_argument("--wells", type=int, default=200, help="wells (default 200)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        samples = run(Path(name), options.seconds, options.rate, options.wells)
+    with closing(Services.find()) as services:
+        samples = run(services, options.seconds, options.rate, options.wells)
     quarter = len(samples) // 4
     quarters = [samples[number * quarter : (number + 1) * quarter] for number in range(4)]
     print(f"{options.seconds:.0f} s, readings {samples[-1].received:.0f}, alarm events {samples[-1].alerts:.0f}")

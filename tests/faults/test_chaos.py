@@ -2,20 +2,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from faults.chaos import Chaos
-
-from esp_ingestd.embedded import find_mosquitto
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from services import Services
 
-@pytest.mark.skipif(find_mosquitto() is None, reason="Mosquitto is not on this machine")
-def test_i1_a_short_run_of_chaos_loses_doubles_and_invents_nothing(tmp_path: Path) -> None:
+
+def test_i1_a_short_run_of_chaos_loses_doubles_and_invents_nothing(tmp_path: Path, services: Services) -> None:
     """Readings, dead letters, and alarms as told, as kept, as marked, as standing and as retained."""
-    tmp_path.chmod(0o755)
-    result = Chaos(tmp_path, seconds=15, rate=1_000, wells=20, seed=216).run()
+    result = Chaos(tmp_path, services, seconds=15, rate=1_000, wells=20, seed=216).run()
     assert result.faults["daemon_killed_writing"]  # the one that shows an acknowledgement that came too early
     assert result.is_flawless, result.table()
     assert all(each.expected for each in result.counts.values()), result.table()
