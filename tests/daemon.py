@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from peer import until
+from peer import PATIENCE_S, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from esp_ingestd import embedded
@@ -104,7 +104,7 @@ class Daemon:
         """HTTP status and body; 0 where nobody answers."""
         url = f"http://127.0.0.1:{self.port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -63,10 +63,10 @@ class Peer:
             sent.wait_for_publish(PATIENCE_S)
 
 
-async def until(holds: Callable[[], object], what: str = "", within_s: float = PATIENCE_S) -> None:
+async def until(holds: Callable[[], object], what: str = "") -> None:
     """Wait until something observable holds."""
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds():  # noqa: ASYNC110 - what is waited for is in another process
                 await asyncio.sleep(0.01)
     except TimeoutError:

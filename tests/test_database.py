@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from peer import PATIENCE_S
 from pydantic import SecretStr
 
 from esp_ingestd.config import DatabaseSettings, Wells
@@ -572,7 +573,7 @@ async def _locked(store: Database) -> AsyncIterator[None]:
 
 
 async def _until(query: Query, statement: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not await query(statement):  # noqa: ASYNC110 - what is waited for is on the server
             await asyncio.sleep(0.01)
 
@@ -609,7 +610,7 @@ async def test_a_server_that_is_frozen_killed_and_started_again(own_database: Ow
 
 async def _write_at_last(store: Database, what: Batch) -> int:
     """Write as soon as the server takes it; rows stored now or before."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 written = await store.write(what)

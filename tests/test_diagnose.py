@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from daemon import program
+from peer import PATIENCE_S
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -430,7 +431,9 @@ async def test_history_streams_in_order_of_time_in_blocks(
 
 
 async def test_a_database_that_is_away_is_told_in_one_line() -> None:
-    status, _, errors = await asyncio.wait_for(program("diagnose", "--dsn", "postgresql://nobody@127.0.0.1:1/x"), 60)
+    status, _, errors = await asyncio.wait_for(
+        program("diagnose", "--dsn", "postgresql://nobody@127.0.0.1:1/x"), PATIENCE_S
+    )
     assert status == 1
     assert len(errors.splitlines()) == 1
     assert errors.startswith("esp-ingestd: database postgresql://nobody@127.0.0.1:1/x")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from daemon import Daemon
-from peer import Peer, until
+from peer import PATIENCE_S, Peer, until
 from pydantic import SecretStr
 
 from esp_ingestd import archive, maintenance
@@ -355,16 +355,16 @@ async def test_two_daemons_keep_one_store(
 ) -> None:
     await fill(migrated.dsn, 40, 2)
     with daemons[0] as one, daemons[1] as two, Peer(broker) as rtu:
-        await until(lambda: one.is_ready() and two.is_ready(), "ready", within_s=120)
+        await until(lambda: one.is_ready() and two.is_ready(), "ready")
         rtu.publish(f"{prefix}/W1/telemetry", json.dumps({"timestamp": NOON.timestamp() * 1000, "pip": 5.0}))
         await until(
             lambda: one.metrics()["readings_stored_total"] + two.metrics()["readings_stored_total"] >= 1, "stored"
         )
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_S):
             while not await fetch(migrated.dsn, "SELECT 1 FROM telemetry_daily WHERE pip_last = 5"):
                 pass  # each look is a connection of its own
-        await until(lambda: all(runs(each, "rollups", "done") for each in (one, two)), "both at it", within_s=120)
-        await until(lambda: all(runs(each, "retention", "done") > 1 for each in (one, two)), "archived", within_s=120)
+        await until(lambda: all(runs(each, "rollups", "done") for each in (one, two)), "both at it")
+        await until(lambda: all(runs(each, "retention", "done") > 1 for each in (one, two)), "archived")
         assert sum(runs(each, step, "failed") for each in (one, two) for step in (*EVERYTHING, "health")) == 0
         assert await one.stop() == await two.stop() == 0
     assert await days_left(migrated.dsn) == {2, 0}
@@ -378,7 +378,7 @@ async def test_what_fails_is_told_and_readings_are_taken_all_the_same(
     await fill(migrated.dsn, 2)
     (tmp_path / "archive").write_text("a file in the way")
     with daemons[0] as daemon, Peer(broker) as rtu:
-        await until(lambda: runs(daemon, "archive", "failed") > 1, "tried again", within_s=120)
+        await until(lambda: runs(daemon, "archive", "failed") > 1, "tried again")
         await until(daemon.is_ready)
         status, body = daemon.get("/health")
         assert status == 200
@@ -386,7 +386,7 @@ async def test_what_fails_is_told_and_readings_are_taken_all_the_same(
         rtu.publish(f"{prefix}/W1/telemetry", json.dumps({"timestamp": NOON.timestamp() * 1000, "pip": 5.0}))
         await until(lambda: daemon.at_rest(1))
         (tmp_path / "archive").unlink()
-        await until(lambda: "archive" not in json.loads(daemon.get("/health")[1])["notes"], "mended", within_s=120)
+        await until(lambda: "archive" not in json.loads(daemon.get("/health")[1])["notes"], "mended")
         assert await daemon.stop() == 0
     assert [line for line in daemon.said() if line["event"] == "maintenance failed"]
 

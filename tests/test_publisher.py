@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from peer import Peer, until
+from peer import PATIENCE_S, Peer, until
 
 from esp_ingestd.embedded import HOST, free_port
 from esp_ingestd.publisher import Outgoing, history_s, to_messages, topic_for
@@ -34,7 +34,7 @@ def command_for(host: str, port: int, folder: Path, *arguments: str, topic: str 
 
 def simulate(broker: BrokerAddress, folder: Path, *arguments: str, topic: str = "") -> subprocess.CompletedProcess[str]:
     command = command_for(broker.host, broker.port, folder, *arguments, topic=topic)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def simulating(host: str, port: int, folder: Path, *arguments: str, topic: str =
 async def hear(process: subprocess.Popen[str], words: str) -> None:
     """Wait for a line on standard error that has these words."""
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while words not in (line := await asyncio.to_thread(process.stderr.readline)):
             assert line, f"it ended without saying {words!r}"
 
@@ -109,7 +109,7 @@ async def test_a_broker_that_goes_and_comes_back_misses_nothing(own_broker: OwnB
         await hear(process, "trying again")
         broker.start()
         await hear(process, "connected again")
-        out, _ = await asyncio.to_thread(process.communicate, timeout=60)
+        out, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
     assert "accepted 300 of 300 readings" in out
     assert process.returncode == 0
 
@@ -123,7 +123,7 @@ async def test_it_ends_cleanly_when_told(broker: BrokerAddress, tmp_path: Path, 
     ):
         await until(lambda: len(rtu.messages) > 20)
         process.send_signal(number)
-        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
         _, _, accepted, _, sent, *_ = out.split()[1:]
         await until(lambda: len(rtu.messages) == int(sent))
     assert (accepted, process.returncode, err) == (sent, 0, "")
@@ -133,7 +133,7 @@ async def test_it_waits_for_a_broker_and_without_one_says_that_it_failed(tmp_pat
     with simulating(HOST, free_port(), tmp_path) as process:
         await hear(process, "trying again")
         process.send_signal(signal.SIGINT)
-        out, _ = await asyncio.to_thread(process.communicate, timeout=60)
+        out, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
     assert out == "nothing was sent: the broker was never reached\n"
     assert process.returncode == 1
 

@@ -29,6 +29,7 @@ import asyncpg
 from faults.field import DAYS_BACK, STEP_MS, Field
 from faults.load import Load
 from faults.scada import Scada, retained
+from peer import PATIENCE_S
 from services import Services
 
 from esp_ingestd import embedded
@@ -66,7 +67,7 @@ class Daemon:
         assert self.process is not None
         self.note_peak()
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
     def note_peak(self) -> None:
         assert self.process is not None
@@ -172,8 +173,8 @@ class Chaos:
             try:
                 self._strike_for_a_while()
                 self.load.stopping.set()
-                self.load.join(120)
-                self.await_that(self.is_at_rest, 120)
+                self.load.join(PATIENCE_S)
+                self.await_that(self.is_at_rest)
                 return asyncio.run(self._count())
             finally:
                 self.daemon.kill(signal.SIGTERM)
@@ -216,7 +217,7 @@ class Chaos:
             self.faults[blow.__name__] += 1
             stored = self._stored()
             began = time.monotonic()
-            self.await_that(lambda stored=stored: self._has_recovered(stored), 120)  # type: ignore[misc]
+            self.await_that(lambda stored=stored: self._has_recovered(stored))  # type: ignore[misc]
             took = time.monotonic() - began
             self.recovery_s[blow.__name__] = max(took, self.recovery_s.get(blow.__name__, 0.0))
 
@@ -334,7 +335,8 @@ class Chaos:
         """As the core says: told, kept and marked, standing in the view, and as retained on the state topics."""
         ids = {event.event_id: event.alarm_id for event in expected}
         last = {(event.well_id, event.diagnosis): event for event in expected}
-        for _ in range(200):  # of 50 ms
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
             if self.scada.first_heard_at.keys() >= ids.keys() and await self._are_marked(connection):
                 break
             await asyncio.sleep(0.05)
@@ -373,8 +375,8 @@ class Chaos:
             if event.event_id in heard_at and any(began <= made_at < ended for began, ended in self.outages):
                 yield heard_at[event.event_id] - made_at
 
-    def await_that(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        until = time.monotonic() + seconds
+    def await_that(self, condition: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > until:
                 log = (self.folder / "daemon.log").read_text()[-4_000:]

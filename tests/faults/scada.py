@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from peer import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +46,13 @@ class Scada(threading.Thread):
 
     def __enter__(self) -> Self:
         self.start()
-        assert self.subscribed.wait(30)
+        assert self.subscribed.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._client.disconnect()
-        self.join(30)
+        self.join(PATIENCE_S)
 
     def _on_connect(self, *_: object) -> None:
         self._client.subscribe(f"{self.prefix}/+/events", qos=1)
@@ -77,7 +78,7 @@ def retained(port: int, topics: str, count: int) -> dict[str, Mapping[str, Any]]
     client.connect("127.0.0.1", port)
     client.loop_start()
     client.subscribe(topics, qos=1)
-    enough.wait(10)
+    enough.wait(PATIENCE_S)
     client.disconnect()
     client.loop_stop()
     return found

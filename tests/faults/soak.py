@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from faults.chaos import Chaos, Daemon
 from faults.load import Load
+from peer import PATIENCE_S
 from services import Services
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(services: Services, seconds: float, rate: float, wells: int) -> list[Sam
             samples.append(sample)
             print(sample, flush=True)
         load.stopping.set()
-        load.join(60)
+        load.join(PATIENCE_S)
         daemon.kill(signal.SIGTERM)
     return samples
 

@@ -85,7 +85,7 @@ async def out_of_disk(site: Site) -> AsyncIterator[None]:
         fill(small / "ballast")
         yield
         (small / "ballast").unlink()
-        await until(lambda: site.daemon.metrics()["readings_spooled"] == 0, within_s=60)
+        await until(lambda: site.daemon.metrics()["readings_spooled"] == 0)
         await site.admin("ALTER TABLE esp_telemetry SET TABLESPACE pg_default", "DROP TABLESPACE small")
 
 
@@ -258,9 +258,9 @@ async def test_two_daemons_of_one_client_id_end_their_duel_and_lose_nothing(site
     await until(site.daemon.is_ready)
     with other:
         both = (site.daemon, other)
-        await until(lambda: any("taken over" in each.log.read_text().lower() for each in both), within_s=90)
+        await until(lambda: any("taken over" in each.log.read_text().lower() for each in both))
         site.rtu.send(100)
-        await until(lambda: sum(each.metrics().get("readings_stored_total", 0) for each in both) == 100, within_s=90)
+        await until(lambda: sum(each.metrics().get("readings_stored_total", 0) for each in both) == 100)
         assert await other.stop() == 0
     assert await site.counted() == list(range(100))
 
@@ -332,7 +332,7 @@ async def test_a_spool_that_reaches_its_limit_stops_intake_until_there_is_room(s
     await until(lambda: site.daemon.metrics()["intake_paused"] == 1)
     assert site.daemon.metrics()["spool_bytes"] <= 1_048_576
     site.server.start()
-    await until(lambda: site.daemon.metrics()["readings_stored_total"] == site.rtu.sent, within_s=60)
+    await until(lambda: site.daemon.metrics()["readings_stored_total"] == site.rtu.sent)
     assert site.daemon.metrics()["intake_paused"] == 0
     assert await site.counted() == list(range(site.rtu.sent))
     assert balance(site.daemon) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -12,22 +11,17 @@ import pytest
 from faults.chaos import Chaos
 from faults.load import Load
 from faults.wire import Wire
-
-from esp_ingestd.embedded import find_mosquitto
+from peer import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="Mosquitto is not on this machine")
-WELLS = 10
+    from services import Services
 
 
 class Site(Chaos):
     """Broker, database, daemon, with wires between them."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, seconds=0, rate=500, wells=WELLS, seed=0)
 
     def metric(self, name: str) -> float:
         return self.daemon.metrics().get(f"esp_ingestd_{name}", 0.0)
@@ -44,8 +38,8 @@ class Site(Chaos):
 
     def finish(self) -> None:
         self.load.stopping.set()
-        self.load.join(60)
-        self.await_that(self.is_at_rest, 60)
+        self.load.join(PATIENCE_S)
+        self.await_that(self.is_at_rest)
 
     async def missing(self) -> int:
         connection = await asyncpg.connect(self.database.dsn)
@@ -57,11 +51,10 @@ class Site(Chaos):
         return sum(self.field.key(number) not in found for number in range(self.load.numbered))
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[tuple[Site, Wire, Wire]]:
+@pytest.fixture
+def wired(tmp_path: Path, services: Services) -> Iterator[tuple[Site, Wire, Wire]]:
     """A site under load; the wires to its database and its broker."""
-    folder.chmod(0o755)
-    site = Site(folder)
+    site = Site(tmp_path, services, seconds=0, rate=500, wells=10, seed=0)
     with site.broker, site.database, Wire(site.database.port) as to_database, Wire(site.broker.port) as to_broker:
         site.daemon = site.make_daemon()
         text = site.daemon.config.read_text()
@@ -78,51 +71,51 @@ def running(folder: Path) -> Iterator[tuple[Site, Wire, Wire]]:
             site.daemon.kill(signal.SIGTERM)
 
 
-def test_i1_a_wire_to_the_database_cut_in_the_middle_of_copy(tmp_path: Path) -> None:
-    with running(tmp_path) as (site, to_database, _):
-        for sent_bytes in (1, 100, 3_000, 20_000, 50_000):
-            site.await_cut(to_database, sent_bytes)
-            site.await_more("readings_stored_total")
-        site.finish()
-        assert asyncio.run(site.missing()) == 0
-        assert site.metric('store_errors_total{kind="connection"}') >= 3
+def test_i1_a_wire_to_the_database_cut_in_the_middle_of_copy(wired: tuple[Site, Wire, Wire]) -> None:
+    site, to_database, _ = wired
+    for sent_bytes in (1, 100, 3_000, 20_000, 50_000):
+        site.await_cut(to_database, sent_bytes)
+        site.await_more("readings_stored_total")
+    site.finish()
+    assert asyncio.run(site.missing()) == 0
+    assert site.metric('store_errors_total{kind="connection"}') >= 3
 
 
-def test_i1_a_database_that_neither_answers_nor_closes(tmp_path: Path) -> None:
-    with running(tmp_path) as (site, to_database, _):
-        to_database.stall()
-        site.await_that(lambda: site.metric("readings_spooled") > 0)
-        assert site.metric('store_errors_total{kind="timeout"}') >= 1
-        assert site.metric("database_connected") == 0
-        to_database.flow()
-        site.await_that(lambda: site.metric("readings_spooled") == 0)
-        site.finish()
-        assert asyncio.run(site.missing()) == 0
+def test_i1_a_database_that_neither_answers_nor_closes(wired: tuple[Site, Wire, Wire]) -> None:
+    site, to_database, _ = wired
+    to_database.stall()
+    site.await_that(lambda: site.metric("readings_spooled") > 0)
+    assert site.metric('store_errors_total{kind="timeout"}') >= 1
+    assert site.metric("database_connected") == 0
+    to_database.flow()
+    site.await_that(lambda: site.metric("readings_spooled") == 0)
+    site.finish()
+    assert asyncio.run(site.missing()) == 0
 
 
-def test_a_slow_database_delays_and_loses_nothing(tmp_path: Path) -> None:
-    with running(tmp_path) as (site, to_database, _):
-        to_database.slow(0.05)
-        site.await_more("readings_stored_total", 500)
-        to_database.slow(0.0)
-        site.finish()
-        assert asyncio.run(site.missing()) == 0
+def test_a_slow_database_delays_and_loses_nothing(wired: tuple[Site, Wire, Wire]) -> None:
+    site, to_database, _ = wired
+    to_database.slow(0.05)
+    site.await_more("readings_stored_total", 500)
+    to_database.slow(0.0)
+    site.finish()
+    assert asyncio.run(site.missing()) == 0
 
 
-def test_i1_a_wire_to_the_broker_that_drops_half_a_packet(tmp_path: Path) -> None:
-    with running(tmp_path) as (site, _, to_broker):
-        for sent_bytes in (1, 3, 50, 500):
-            site.await_cut(to_broker, sent_bytes)
-            site.await_more("readings_stored_total")
-        site.finish()
-        assert asyncio.run(site.missing()) == 0
+def test_i1_a_wire_to_the_broker_that_drops_half_a_packet(wired: tuple[Site, Wire, Wire]) -> None:
+    site, _, to_broker = wired
+    for sent_bytes in (1, 3, 50, 500):
+        site.await_cut(to_broker, sent_bytes)
+        site.await_more("readings_stored_total")
+    site.finish()
+    assert asyncio.run(site.missing()) == 0
 
 
-def test_a_broker_that_falls_silent_is_noticed_and_left(tmp_path: Path) -> None:
-    with running(tmp_path) as (site, _, to_broker):
-        to_broker.stall()
-        site.await_that(lambda: site.metric("mqtt_connected") == 0, 60)
-        to_broker.flow()
-        site.await_that(lambda: site.metric("mqtt_connected") == 1)
-        site.finish()
-        assert asyncio.run(site.missing()) == 0
+def test_a_broker_that_falls_silent_is_noticed_and_left(wired: tuple[Site, Wire, Wire]) -> None:
+    site, _, to_broker = wired
+    to_broker.stall()
+    site.await_that(lambda: site.metric("mqtt_connected") == 0)
+    to_broker.flow()
+    site.await_that(lambda: site.metric("mqtt_connected") == 1)
+    site.finish()
+    assert asyncio.run(site.missing()) == 0

@@ -71,7 +71,7 @@ class Site:
 
     async def settled(self) -> None:
         """Everything that was sent is stored, once, and the counters say so."""
-        await until(lambda: self.daemon.metrics().get("readings_stored_total") == self.rtu.sent, within_s=60)
+        await until(lambda: self.daemon.metrics().get("readings_stored_total") == self.rtu.sent)
         await until(lambda: self.daemon.metrics()["readings_in_flight"] == 0)
         assert self.daemon.metrics()["readings_spooled"] == 0
         assert balance(self.daemon) == 0

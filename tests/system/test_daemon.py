@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from daemon import Daemon, program
-from peer import Peer, until
+from peer import PATIENCE_S, Peer, until
 from pydantic import SecretStr
 
 from esp_ingestd.config import DatabaseSettings
@@ -434,7 +434,7 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     sent = kills * load
     await ready(daemon)
     count = "SELECT count(*) FROM esp_telemetry"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while (await rows(migrated.dsn, count))[0][0] < sent:  # noqa: ASYNC110 - it is on the server
             await asyncio.sleep(0.05)
     await until(lambda: daemon.metrics()["readings_in_flight"] == 0)
@@ -524,7 +524,7 @@ async def test_the_real_pump_goes_through_and_comes_back_as_it_was(
             )
             for each in readings
         )
-    await until(lambda: daemon.at_rest(len(readings)), within_s=60)
+    await until(lambda: daemon.at_rest(len(readings)))
     stored = await rows(migrated.dsn, f'SELECT "timestamp", {", ".join(channels)} FROM esp_telemetry ORDER BY 1')  # noqa: S608
     assert len(stored) == len(readings) == 34_560
     for row, each in zip(stored, readings, strict=True):

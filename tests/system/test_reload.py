@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from daemon import Daemon
-from peer import Peer, until
+from peer import PATIENCE_S, Peer, until
 
 from esp_ingestd.core.tree import Tree
 
@@ -107,7 +107,7 @@ async def until_cleared_everywhere(daemon: Daemon, field: Field, topic: str, mig
     await until(lambda: daemon.metrics()["alarms_active"] == 0)
     connection = await asyncpg.connect(migrated.dsn)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while await connection.fetchval("SELECT count(*) FROM active_alarms"):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.01)
     finally:
