@@ -12,6 +12,8 @@ from esp_ingestd.table import Column, decimals
 
 WORST_FIRST: Final = tuple(reversed(SEVERITIES))
 UNITS: Final = {channel.name: channel.unit for channel in CHANNELS}
+SHORT_ID: Final = 8
+"""As much of an alarm's id as tables show; `alarms --alarm` takes it."""
 PARTS: Final = ("min", "mean", "max", "last")
 Row = dict[str, Any]
 
@@ -123,6 +125,10 @@ def _to_hours(uptime_s: float) -> str:
     return f"{uptime_s / 3600:.1f}"
 
 
+def _to_short_id(alarm_id: str) -> str:
+    return alarm_id[:SHORT_ID]
+
+
 def _unless_zero(count: int) -> str:
     return str(count or "")
 
@@ -172,7 +178,7 @@ STANDING_COLUMNS: Final = (
     Column("shelved_by", in_table=False),
     Column("shelved_until", in_table=False),
     Column("actions", in_table=False),
-    Column("alarm_id", in_table=False),
+    Column("alarm_id", "alarm", _to_short_id),
 )
 TRANSITION_COLUMNS: Final = (
     Column("timestamp", "timestamp\nUTC", to_second),
@@ -184,6 +190,10 @@ TRANSITION_COLUMNS: Final = (
     Column("state", in_table=False),
     Column("reason", in_table=False),
     Column("message", is_prose=True, rank=2),
-    Column("alarm_id", in_table=False),
+    Column("alarm_id", "alarm", _to_short_id, rank=1),
     Column("event_id", in_table=False),
+)
+EVENT_COLUMNS: Final = (
+    *(column for column in TRANSITION_COLUMNS if not column.only_in_table),
+    *map(Column, ("confidence", "evidence", "path", "actions", "resolution_time", "by", "comment", "tree_version")),
 )

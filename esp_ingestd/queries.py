@@ -39,6 +39,7 @@ from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, MISSED, SILENCE_US, TURNING_HZ, WellSettings
 from esp_ingestd.database import Database
 from esp_ingestd.moment import Every, to_words
+from esp_ingestd.story import Story
 
 HOUR_US: Final = 3_600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
@@ -481,6 +482,27 @@ async def alarm_history(
     return Answer(TRANSITION_COLUMNS, rows, headline, notes)
 
 
+async def alarm_story(database: Database, beginning: str, names: Sequence[str], since_us: int | None) -> Story:
+    """One alarm with all that was told of it, oldest first.
+
+    Args:
+        database: whom to ask.
+        beginning: of its id, as tables show it, or all of it.
+        names: of one of these wells; none means any.
+        since_us: told since then, microseconds since 1970 UTC.
+
+    Raises:
+        ValueError: there is no such alarm, or more than one; or no such well.
+    """
+    found = await database.fetch(STORY, beginning.lower(), list(names) or None, since_us)
+    if not found:
+        await _require_known(database, names, found)
+        raise ValueError(f"no event of an alarm {beginning!r}" + _since("", since_us))
+    if len(ids := sorted({row["alarm_id"] for row in found})) > 1:
+        raise ValueError(f"{beginning} is the beginning of {len(ids)} alarms: {', '.join(ids[:3])}, ...")
+    return Story([{"by": "", "comment": ""} | json.loads(row["event"]) for row in found])
+
+
 # ------------------------------------------------------------------------------------------------------ common
 
 
@@ -617,6 +639,12 @@ _TRANSITIONS: Final = """
     FROM diagnostic_results
     WHERE {wells}"timestamp" >= $1 AND ($2::text IS NULL OR severity = $2)
     ORDER BY "timestamp" DESC LIMIT $3
+"""
+STORY: Final = """
+    SELECT alarm_id, well_id, "timestamp", event FROM diagnostic_results
+    WHERE starts_with(alarm_id, $1) AND ($2::text[] IS NULL OR well_id = ANY ($2))
+        AND ($3::timestamptz IS NULL OR "timestamp" >= $3)
+    ORDER BY coalesce((event ->> 'seq')::integer, 0), "timestamp"
 """
 TRANSITIONS: Final = _TRANSITIONS.format(wells="")
 TRANSITIONS_OF_WELLS: Final = _TRANSITIONS.format(wells="well_id = ANY ($4::text[]) AND ")

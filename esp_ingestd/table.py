@@ -125,7 +125,7 @@ def _fit(columns: Sequence[Column], texts: Mapping[str, Sequence[str]]) -> tuple
 
 
 def _cell(value: Any, show: Callable[[Any], str] | None) -> str:  # noqa: ANN401 - whatever a row holds
-    return _printable(show(value) if show and value is not None else _to_text(value))
+    return printable(show(value) if show and value is not None else _to_text(value))
 
 
 def _to_text(value: object) -> str:
@@ -134,6 +134,6 @@ def _to_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text that strangers sent, without what a terminal would act on."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -30,6 +30,7 @@ from esp_ingestd.database import Database
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.moment import Every
 from esp_ingestd.queries import DAY_US, HOUR_US
+from esp_ingestd.story import Story
 from esp_ingestd.table import Format
 
 if TYPE_CHECKING:
@@ -468,6 +469,97 @@ async def test_alarm_history_oldest_first(asked: Database) -> None:
     assert "the newest 2 transitions" in cut.notes[0]
     none = await queries.alarm_history(asked, (), None, NOW + DAY_US, 2)
     assert none.headline == f"no alarm changed since {to_iso(NOW + DAY_US)[:19]}Z"
+
+
+ALARM = "e006b8e8-0000-5000-8000-000000000001"
+OTHER = "e006b8e8-0000-5000-8000-000000000002"
+STORY = [
+    event(
+        "WELL-001",
+        205,
+        alarm_id=ALARM,
+        event_id="1",
+        seq=1,
+        path=("Is it in danger? yes", "Does it shake? yes"),
+        evidence={"motor_temp": 150.0, "pip_frozen_min": 31.0},
+    ),
+    event("WELL-001", 100, alarm_id=ALARM, event_id="2", seq=2, transition="acknowledged", by="ann", comment="seen"),
+    event(
+        "WELL-001",
+        100,
+        alarm_id=ALARM,
+        event_id="3",
+        seq=3,
+        transition="cleared",
+        reason="returned",
+        state="cleared",
+        path=("Does it shake? no",),
+        evidence={},
+    ),
+]
+
+
+@pytest.mark.best_edition
+async def test_the_story_of_an_alarm_has_the_questions_that_led_to_it(
+    store: Database, asked: Database, run: Run
+) -> None:
+    moment = to_iso(NOW - 205 * SECOND_US)[:19]
+    await store.write(Batch([], events=STORY[:1]))
+    _, told, hint = await run("alarms", "--alarm", ALARM[:8])
+    assert told.splitlines() == [
+        f"STALL of WELL-001, alarm {ALARM}",
+        "",
+        f"{moment}Z raised, critical, active",
+        "  it stands (90% sure)",
+        "  Is it in danger? yes",
+        "  Does it shake? yes",
+        "  saw motor_temp 150 degC, pip_frozen_min 31",
+        "",
+        "To do (resolution time: 1 h):",
+        "  look",
+        "  stop it",
+    ]
+    assert f" --well WELL-001 --explain-since {moment} --until " in hint
+    _, events, explained = await run(*hint.splitlines()[-1].split()[1:])
+    assert f"{moment}" in explained, "the reading at which it was raised"
+    assert "MOTOR_OVERTEMP: Is the motor within 5 K of its trip temperature?" in explained
+    assert not events, "nothing was wrong with the readings of this test"
+    await store.write(Batch([], events=[*STORY[1:], event("WELL-002", 50, alarm_id=OTHER, event_id="4")]))
+    lines = (await queries.alarm_story(asked, ALARM, (), None)).lines()
+    assert [line for line in lines if line.startswith("20")][1:] == [
+        f"{to_iso(NOW - 100 * SECOND_US)[:19]}Z acknowledged by ann, critical, active: seen",
+        f"{to_iso(NOW - 100 * SECOND_US)[:19]}Z cleared: returned, critical, cleared",
+    ]
+    rows = json.loads((await run("alarms", "--alarm", ALARM.upper(), "--format", "json"))[1])
+    assert [(row["transition"], row["path"], row["by"]) for row in rows] == [
+        (each.transition, list(each.path), each.by) for each in STORY
+    ]
+    for arguments, said in (
+        ((ALARM[:8],), f"e006b8e8 is the beginning of 2 alarms: {ALARM}, {OTHER}"),
+        (("e0",), "--alarm e0: at least 4 characters"),
+        (("beef",), "no event of an alarm 'beef'\n"),
+        ((ALARM, "--since", "50s"), f"no event of an alarm '{ALARM}' since 20"),
+        ((ALARM, "--well", "WELL-003"), f"no event of an alarm '{ALARM}'\n"),
+    ):
+        status, output, errors = await run("alarms", "--alarm", *arguments)
+        assert (status, output, errors.count("\n")) == (1, "", 1)
+        assert errors.startswith(said)
+
+
+def test_of_what_only_arrivals_have_told_no_history_tells() -> None:
+    assert not Story([event("W", 1, diagnosis="COMM_LOSS").payload()]).explain("f.toml")
+
+
+@pytest.mark.best_edition
+async def test_tables_of_alarms_show_how_their_ids_begin(store: Database, run: Run) -> None:
+    await store.write(Batch([], events=STORY[:1]))
+    for question in (("alarms",), ("alarms", "--history")):
+        _, told, errors = await run(*question)
+        assert f" {ALARM[:8]} " in told
+        assert (told.splitlines()[-1], errors) == (
+            "--alarm ID tells the story of one, with the questions that led to it",
+            "",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- the program

@@ -6,15 +6,17 @@ import typer
 
 from esp_ingestd.cli.options import ConfigOption, FormatOption, load, load_with_wells, refuse, to_moment
 from esp_ingestd.moment import Every
-from esp_ingestd.table import Format
+from esp_ingestd.table import Format, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from esp_ingestd.answer import Answer
     from esp_ingestd.config import Settings
     from esp_ingestd.database import Database
 
+LEAST_ID = 4  # characters of an alarm's id that may name it
 FEW = 3  # columns, that are named where there is no room for them
 MOST_ROWS = 100_000  # of a history at once: a day at a reading a second
 T = TypeVar("T")
@@ -127,6 +129,14 @@ def summary(
 def alarms(
     config: ConfigOption,
     *,
+    alarm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="All that was told of this alarm, with the questions that led to it: its alarm_id, or how that "
+            "begins, as tables show it. Default: none.",
+        ),
+    ] = None,
     past: Annotated[
         bool,
         typer.Option("--history/--standing", help="Every transition since --since, or the alarms that stand now."),
@@ -146,17 +156,44 @@ def alarms(
     ] = 1000,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """List the alarms that stand, worst first, or with --history what became of each, oldest first."""
+    """List the alarms that stand, worst first, or with --history what became of each, oldest first.
+
+    With --alarm tell the story of one: what was told of it, and the questions that led to it.
+    """
     from esp_ingestd.queries import alarm_history, standing_alarms
 
     severity = "critical" if critical else None
     settings, names = load(config), well or ()
+    if alarm is not None:
+        _tell(settings, config, alarm, names, to_moment("--since", since), form)
+        return
     if past:
         since_us = to_moment("--since", since or "24h") or 0
-        _show(_ask(settings, lambda database: alarm_history(database, names, severity, since_us, limit)), form)
+        found = _ask(settings, lambda database: alarm_history(database, names, severity, since_us, limit))
     else:
         from_us = to_moment("--since", since)
-        _show(_ask(settings, lambda database: standing_alarms(database, names, severity, from_us)), form)
+        found = _ask(settings, lambda database: standing_alarms(database, names, severity, from_us))
+    _show(found, form)
+    if found.rows and form is Format.TABLE:
+        typer.echo("--alarm ID tells the story of one, with the questions that led to it")
+
+
+def _tell(
+    settings: "Settings", config: "Path", alarm: str, names: "Sequence[str]", since_us: int | None, form: Format
+) -> None:
+    """Tell the story of one alarm."""
+    from esp_ingestd.queries import alarm_story
+
+    if len(alarm) < LEAST_ID:
+        refuse(f"--alarm {alarm}: at least {LEAST_ID} characters of an alarm_id")
+    story = _ask(settings, lambda database: alarm_story(database, alarm, names, since_us))
+    if form is not Format.TABLE:
+        _show(story.answer, form)
+        return
+    for line in story.lines():
+        typer.echo(printable(line))
+    if command := story.explain(str(config)):
+        _note(["", "what every question saw when it was raised:", f"  {command}"])
 
 
 def _ask(settings: "Settings", question: "Callable[[Database], Awaitable[T]]") -> "T":
