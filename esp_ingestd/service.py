@@ -396,6 +396,9 @@ def load_diagnosis(settings: Settings) -> tuple[Wells, Tree]:
         tree = load_tree(settings.diagnosis.tree_file)
     except ConfigurationError as error:
         faults += error.faults
-    if wells is None or tree is None:
+    field_id = field_id_of(settings.mqtt.client_id)
+    if wells is not None and field_id in wells.listed:
+        faults.append(f"{settings.diagnosis.wells_file}: wells.{field_id}: no well may be called as mqtt.client_id is")
+    if wells is None or tree is None or faults:
         raise ConfigurationError(faults)
     return wells, tree

@@ -8,6 +8,7 @@ import pytest
 from esp_ingestd.config import Settings, load_settings, load_wells, mask_dsn
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.errors import ConfigurationError
+from esp_ingestd.service import load_diagnosis
 from esp_ingestd.shipped import shipped
 
 if TYPE_CHECKING:
@@ -300,3 +301,17 @@ def test_faults_of_the_wells_file_are_named_all_at_once(tmp_path: Path) -> None:
         "other: is no setting; allowed: defaults, wells",
     ):
         assert part in told
+
+
+def test_no_well_is_called_as_the_field_is(tmp_path: Path) -> None:
+    """Alarms of the field are raised in that name, and nothing else is asked of it."""
+    (tmp_path / "wells.toml").write_text("[wells.PUMPS_1]\nsettle_s = 5\n")
+    text = '[mqtt]\nclient_id = "{}"\n[diagnosis]\nwells_file = "wells.toml"\n'
+    (tmp_path / "c.toml").write_text(text.format("PUMPS 1"))
+    with pytest.raises(ConfigurationError) as raised:
+        load_diagnosis(load_settings(tmp_path / "c.toml"))
+    (fault,) = raised.value.faults
+    assert fault.endswith("wells.toml: wells.PUMPS_1: no well may be called as mqtt.client_id is")
+    (tmp_path / "c.toml").write_text(text.format("PUMPS"))
+    wells, _ = load_diagnosis(load_settings(tmp_path / "c.toml"))
+    assert list(wells.listed) == ["PUMPS_1"]

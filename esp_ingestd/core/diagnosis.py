@@ -179,7 +179,7 @@ class Diagnostician:
             yield from self._tell_field(field, place, begun_us, heard, len(together))
         for each in silences:
             if each.is_overdue and each.well_id not in together:
-                yield from self._silent(self._patients[each.well_id], place, each.silent_us - each.allowed_us)
+                yield from self._silent(self._patients[each.well_id], place)
 
     def _tell_field(
         self, field: Patient, place: int, at_us: int, heard: Sequence[Patient], silent: int
@@ -200,11 +200,11 @@ class Diagnostician:
                 actions=FIELD_ACTIONS,
             )
 
-    def _silent(self, patient: Patient, place: int, silent_us: int) -> Sequence[AlarmEvent]:
+    def _silent(self, patient: Patient, place: int) -> Sequence[AlarmEvent]:
         """Raise COMM_LOSS as of the moment when the silence grew too long."""
         well = patient.well
         question = self._tree.diagnoses[place].questions[0]
-        well.features[_SILENCE] = silent_us / SECOND_US
+        well.features[_SILENCE] = well.silence_us() / SECOND_US
         last_us, well.last_us = well.last_us, well.last_us + well.silence_us()
         try:
             reading = Reading(well.well_id, well.last_us)

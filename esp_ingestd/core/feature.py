@@ -64,7 +64,7 @@ FEATURES: Final = (
     Feature("voltage_unbalance", "%", "unbalance of the phase voltages", instant=True),
     Feature("insulation_resistance", "MOhm", "insulation resistance to ground", instant=True),
     Feature("clock_ahead_s", "s", "how far the timestamp is ahead of arrival; below 0: steadily behind", instant=True),
-    Feature("silence_s", "s", "how long nothing has come beyond what the well's interval allows", instant=True),
+    Feature("silence_s", "s", "how long nothing has come, once that is longer than allowed; else 0", instant=True),
     Feature("flow_ratio", "1", "flow over its baseline, newest minute"),
     Feature("pip_ratio", "1", "intake pressure over its baseline, newest minute"),
     Feature("current_ratio", "1", "motor current over its baseline, newest minute"),

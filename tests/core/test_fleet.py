@@ -101,6 +101,8 @@ def test_wells_that_do_not_come_back_with_the_others_answer_for_themselves(field
     events = field.run(3 * HOUR_S, gone.__contains__)
     assert told(events)[0] == "cleared daemon-1"
     assert sorted(told(events)[1:]) == [f"raised {well}" for well in sorted(gone)]
+    silent_s = {event.well_id: event.evidence["silence_s"] for event in events[1:]}
+    assert silent_s == {"W000": 300.0, "W006": 3_900.0, "W050": 300.0}
     assert sorted(told(field.run(HOUR_S))) == [f"cleared {well}" for well in sorted(gone)]
 
 
