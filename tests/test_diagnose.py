@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pty
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -342,6 +345,20 @@ def test_options_that_contradict_are_refused(folder: Path, arguments: tuple[str,
     result = run(folder, *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
+
+
+def test_without_anything_to_judge_it_does_not_wait_for_what_nobody_types() -> None:
+    ours, theirs = pty.openpty()
+    with open(ours, "rb"), open(theirs, "rb") as terminal:  # noqa: PTH123 - descriptors
+        ended = subprocess.run(
+            [sys.executable, "-m", "esp_ingestd", "diagnose"],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    said = "nothing to judge: name files, - for standard input, or a database by --config or --dsn\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 async def test_a_wrong_tree_or_dsn_is_a_wrong_configuration(folder: Path) -> None:

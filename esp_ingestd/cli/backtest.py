@@ -19,7 +19,9 @@ def diagnose(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[INPUT ... | -]", help="JSON lines or CSV (.csv); - reads JSON lines. Without any: the database."
+            metavar="[INPUT ... | -]",
+            help="JSON lines or CSV (.csv); - reads JSON lines from standard input. Without any: the database of "
+            "--config or --dsn, else standard input.",
         ),
     ] = None,
     *,
@@ -90,6 +92,8 @@ def diagnose(
     from_database = dsn is not None or (config is not None and not inputs)
     if from_database and inputs:
         refuse("either INPUT or --dsn, not both")
+    if not inputs and not from_database and sys.stdin.isatty():
+        refuse("nothing to judge: name files, - for standard input, or a database by --config or --dsn")
     choice = Choice(wells=well or (), since_us=to_moment("--since", since), until_us=to_moment("--until", until))
     if choice.is_empty:
         refuse(f"--since {since}: is not before --until {until}")
