@@ -486,8 +486,8 @@ class Diagnostician:
             yield self._event(visit, alarm, "cleared", reason, order)
 
     def _withdraw(self, patient: Patient, alarm: Alarm) -> Iterator[AlarmEvent]:
-        """End an alarm, if it stands, for which nothing is asked any more."""
-        at_us = patient.well.last_us
+        """End an alarm, if it stands, for which nothing is asked any more: not before it was raised."""
+        at_us = max(patient.well.last_us, alarm.raised_us)
         yield from self._end(_unread(patient), alarm, Signal.WITHDRAWN, "reset", Order(at_us, at_us, comment=NOT_ASKED))
 
     def _fall_due(self, now_us: int) -> Sequence[AlarmEvent]:

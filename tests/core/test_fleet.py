@@ -109,9 +109,11 @@ def test_wells_that_do_not_come_back_with_the_others_answer_for_themselves(field
 def test_a_well_of_which_nothing_is_asked_any_more_is_gone_for_good(field: Field) -> None:
     """As operators retire one: no rule enabled in the wells file."""
     gone = {"W000", "W006"}
-    assert len(field.run(2 * HOUR_S, gone.__contains__)) == len(gone)
+    raised = {event.well_id: event for event in field.run(2 * HOUR_S, gone.__contains__)}
+    assert raised.keys() == gone
     ended = field.diagnostician.adopt(TREE, lambda well: WellSettings(enabled_rules=() if well in gone else None))
     assert sorted(told(ended)) == [f"cleared {well}" for well in sorted(gone)]
+    assert all(event.timestamp_us == raised[event.well_id].timestamp_us for event in ended), "no reading came since"
     assert not field.run(2 * HOUR_S, gone.__contains__)
     (event,) = field.run(2 * HOUR_S, lambda _: True)
     assert event.evidence["wells_known"] == len(MIXED) - len(gone)
