@@ -641,7 +641,8 @@ class Diagnostician:
             alarm.confidence = confidence(question, visit.features, alarm.met_for_us(question, visit.now_us))
             channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
             alarm.message, alarm.evidence = message(diagnosis, question, visit.features, channels), found
-        at_us, number, by, comment = order or Order(visit.now_us, visit.now_us)
+        # What ends a silence may be older than the moment at which that was told: a backlog begins where it began.
+        at_us, number, by, comment = order or Order(max(visit.now_us, alarm.raised_us), visit.now_us)
         alarm.seq += 1
         self._due_us = 0.0
         return AlarmEvent(

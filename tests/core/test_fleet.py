@@ -106,6 +106,18 @@ def test_wells_that_do_not_come_back_with_the_others_answer_for_themselves(field
     assert sorted(told(field.run(HOUR_S))) == [f"cleared {well}" for well in sorted(gone)]
 
 
+def test_a_backlog_ends_a_silence_not_before_it_was_told(field: Field) -> None:
+    """An RTU that keeps what it could not send: its first reading after an hour is from the beginning of that hour."""
+    (raised,) = field.run(HOUR_S, {"W000"}.__contains__)
+    now_us = START_US + field.now_s * SECOND_US
+    kept = Reading(
+        "W000", now_us - (HOUR_S - 10) * SECOND_US, vsd_frequency=60.0, pip=HEALTHY["pip"], received_us=now_us
+    )
+    (cleared,) = field.diagnostician.observe(kept)
+    assert (cleared.transition, cleared.alarm_id) == ("cleared", raised.alarm_id)
+    assert cleared.timestamp_us == raised.timestamp_us > kept.timestamp_us
+
+
 def test_a_well_of_which_nothing_is_asked_any_more_is_gone_for_good(field: Field) -> None:
     """As operators retire one: no rule enabled in the wells file."""
     gone = {"W000", "W006"}
