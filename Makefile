@@ -33,21 +33,28 @@ soak: .venv/dev ## a steady load for an hour; memory and descriptors must stay f
 	@.ci/services
 	@PYTHONPATH=tests $(python) -m faults.soak $(ARGS)
 
+benched := cd build/installed && PYTHONPATH=$(CURDIR)/build/installed $(CURDIR)/$(python)
+
 .PHONY: bench
-bench: .venv/dev ## the figures of every hot path, on this machine
+bench: .venv/dev build/installed ## the figures of every hot path, on this machine
 	@.ci/services
-	@$(python) bench/ingest.py --tree protection $(ARGS)
-	@$(python) bench/ingest.py --tree whole $(ARGS)
-	@$(python) bench/alerts.py
-	@$(python) bench/stages.py
-	@$(python) bench/decode.py
-	@$(python) bench/diagnosis.py
-	@$(python) bench/receive.py
-	@$(python) bench/outage.py
-	@$(python) bench/backfill.py
-	@$(python) bench/archive.py
-	@$(python) bench/maintenance.py
-	@$(python) bench/queries.py
+	@$(benched) $(CURDIR)/bench/ingest.py --tree protection $(ARGS)
+	@$(benched) $(CURDIR)/bench/ingest.py --tree whole $(ARGS)
+	@$(benched) $(CURDIR)/bench/alerts.py
+	@$(benched) $(CURDIR)/bench/stages.py
+	@$(benched) $(CURDIR)/bench/decode.py
+	@$(benched) $(CURDIR)/bench/diagnosis.py
+	@$(benched) $(CURDIR)/bench/receive.py
+	@$(benched) $(CURDIR)/bench/outage.py
+	@$(benched) $(CURDIR)/bench/backfill.py
+	@$(benched) $(CURDIR)/bench/archive.py
+	@$(benched) $(CURDIR)/bench/maintenance.py
+	@$(benched) $(CURDIR)/bench/queries.py
+
+# What is measured is what is installed: with a compiled core, where there is a C compiler.
+build/installed: $(shell find esp_ingestd sql config -type f -not -name '*.pyc') .ci/compile_core.py pyproject.toml | .venv/dev
+	@rm -rf $@
+	@$(pip) install --no-deps --no-build-isolation --target $@ .
 
 .PHONY: check
 check: .venv/dev ## what CI runs: format, lint, types, import rules, wheel, tests with coverage
@@ -82,7 +89,7 @@ lock: .venv/dev ## resolve the dependencies anew; UPGRADE=1 takes newer versions
 	@$(compile) pyproject.toml --extra parquet --extra archive --extra demo --group dev --output-file requirements/dev.txt
 	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra demo --group build --output-file requirements/demo.txt
 	@$(compile) --constraint requirements/dev.txt pyproject.toml --extra parquet --extra archive --output-file requirements/run.txt
-	@$(compile) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
+	@$(compile) --constraint requirements/dev.txt --group wheel --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## remove what these targets made

@@ -19,6 +19,7 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
+from esp_ingestd.shipped import core_form
 
 TREE = Path(__file__).parents[1] / "config" / "decision_tree.toml"
 START_US = 1_760_000_000 * SECOND_US
@@ -94,7 +95,7 @@ def main() -> None:
     wells, count = (int(x) for x in (*sys.argv[1:], *("50", "1000")[len(sys.argv) - 1 :]))
     tree = Tree.parse(TREE.read_text())
     memory = settled(tree, wells)
-    print(f"{wells} settled wells, {count} readings each, tree {tree.version}\n")
+    print(f"{wells} settled wells, {count} readings each, tree {tree.version}, core {core_form()}\n")
     print("| one every | CPU us a reading | kB a well | events |\n| ---: | ---: | ---: | ---: |")
     for interval_s in INTERVALS_S:
         found = cost(tree, memory, count, interval_s)

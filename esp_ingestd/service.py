@@ -37,7 +37,7 @@ from esp_ingestd.maintenance import Maintenance
 from esp_ingestd.memory import Memory
 from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import MOST_COMMANDS, Pipeline
-from esp_ingestd.shipped import load_tree
+from esp_ingestd.shipped import core_form, load_tree
 from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
@@ -137,7 +137,14 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
-        _log.info("starting", version=__version__, http=url, broker=self.broker.address, database=self.database.address)
+        _log.info(
+            "starting",
+            version=__version__,
+            core=core_form(),
+            http=url,
+            broker=self.broker.address,
+            database=self.database.address,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_unending("http", self.http.serve()), name="http")

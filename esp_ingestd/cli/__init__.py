@@ -34,15 +34,17 @@ COMMANDS: Final = {
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature
     if value:
         from esp_ingestd import __version__
+        from esp_ingestd.shipped import core_form
 
-        typer.echo(f"esp-ingestd {__version__}")
+        typer.echo(f"esp-ingestd {__version__}, core {core_form()}")
         raise typer.Exit
 
 
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which version it is."),
     ] = False,
 ) -> None:
     del version

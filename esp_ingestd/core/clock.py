@@ -22,10 +22,13 @@ PROOF_US: Final = 600 * SECOND_US
 PROOF_READINGS: Final = 5
 
 
+_REMEMBERED: Final = ("_delay_us", "_readings", "_since_us", "added_us", "ahead_us")
+
+
 class Clock:
     """What is known of one RTU's clock."""
 
-    __slots__ = ("_delay_us", "_readings", "_since_us", "added_us", "ahead_us")
+    __slots__ = _REMEMBERED
 
     def __init__(self) -> None:
         self.ahead_us = 0
@@ -67,9 +70,9 @@ class Clock:
 
     def remember(self) -> list[Any]:
         """As JSON values."""
-        return [getattr(self, name) for name in self.__slots__]
+        return [getattr(self, name) for name in _REMEMBERED]
 
     def recall(self, remembered: list[Any]) -> None:
         """Take back what `remember` gave."""
-        for name, value in zip(self.__slots__, remembered, strict=True):
+        for name, value in zip(_REMEMBERED, remembered, strict=True):
             setattr(self, name, value)

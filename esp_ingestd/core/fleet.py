@@ -35,7 +35,7 @@ def fell_silent_together(silences: Sequence[Silence]) -> set[str]:
         return set()
     ordered = sorted(silences, key=lambda each: each.allowed_us)
     allowed_us = [each.allowed_us for each in ordered]
-    missing = list(accumulate(2 * each.silent_us > each.allowed_us for each in ordered))
+    missing = list(accumulate(int(2 * each.silent_us > each.allowed_us) for each in ordered))
     together = set()
     for each in ordered:
         heard_of = bisect_right(allowed_us, each.allowed_us)

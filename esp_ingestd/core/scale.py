@@ -4,8 +4,7 @@ They follow from the baseline of the present frequency, and are worked out once 
 each reading that is set against it.
 """
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from esp_ingestd.core.baseline import (
     AMPERES,
@@ -26,30 +25,40 @@ from esp_ingestd.core.feature import NAN
 REFERRED: Final = (FLOW, PIP, AMPERES, TEMP, SHAKE, HEAD)
 """What is held against its reference."""
 SPIKE: Final = 1.1
-_UNKNOWN: Final = (NAN,) * RATIOS
 
 
-class Scales(NamedTuple):
+class Scales:
     """What turns means into features; NaN where nothing is known."""
 
-    inverse: Sequence[float]
-    """By what a mean is multiplied, in the order of the quantities."""
-    low: Sequence[float]
-    high: Sequence[float]
-    """Between these a mean reads 1 (of TEMP: 0)."""
-    temp: float
-    """What is taken from a motor temperature, degC."""
-    reference: Sequence[tuple[int, float, float]]
-    """In the order of REFERRED: the quantity, its reference, and within what the ratio (of TEMP: the rise) is sound."""
-    spike_a: float
-    """A current above it is a spike."""
+    __slots__ = ("high", "inverse", "low", "reference", "spike_a", "temp")
+
+    def __init__(
+        self,
+        inverse: list[float],
+        low: list[float],
+        high: list[float],
+        temp: float,
+        reference: list[tuple[int, float, float]],
+        spike_a: float,
+    ) -> None:
+        self.inverse = inverse
+        """By what a mean is multiplied, in the order of the quantities."""
+        self.low = low
+        self.high = high
+        """Between these a mean reads 1 (of TEMP: 0)."""
+        self.temp = temp
+        """What is taken from a motor temperature, degC."""
+        self.reference = reference
+        """In the order of REFERRED: the quantity, its reference, and within what its ratio (of TEMP: rise) is sound."""
+        self.spike_a = spike_a
+        """A current above it is a spike."""
 
     @property
     def known(self) -> bool:
         """A baseline stands behind them."""
         return self is not UNKNOWN_SCALES
 
-    def ratios(self, means: Sequence[float]) -> list[float]:
+    def ratios(self, means: list[float]) -> list[float]:
         """The means over what is normal for each, the temperature less what is normal for it."""
         found = [
             1.0 if least < value < most else value * one
@@ -60,7 +69,8 @@ class Scales(NamedTuple):
         return found
 
 
-UNKNOWN_SCALES: Final = Scales(_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, tuple((place, NAN, NAN) for place in REFERRED), NAN)
+_UNKNOWN: Final = [NAN] * RATIOS
+UNKNOWN_SCALES: Final = Scales(_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, [(place, NAN, NAN) for place in REFERRED], NAN)
 
 
 def scales_of(usual: Baseline) -> Scales:
@@ -68,7 +78,9 @@ def scales_of(usual: Baseline) -> Scales:
     if not usual.ready:
         return UNKNOWN_SCALES
     doubt, noise, far = usual.doubt, usual.noise(), max(usual.reference_doubt, usual.doubt)
-    inverse, low, high = [], [], []
+    inverse: list[float] = []
+    low: list[float] = []
+    high: list[float] = []
     for centre, one, own in zip(usual.centre, noise, DOUBTS):  # noqa: B905  (RATIOS of each)
         stray = centre * (SPREADS * one + own * doubt)
         inverse.append(1.0 / centre if centre > 0 else NAN)

@@ -35,7 +35,7 @@ class Trend:
         """Over its reference (of TEMP: less it, in K), in the order of REFERRED."""
 
     def take(
-        self, means: Sequence[float], current_cv: float, scales: Scales, now_us: int, *, running: bool
+        self, means: list[float], current_cv: float, scales: Scales, now_us: int, *, running: bool
     ) -> tuple[list[float], list[float]]:
         """Work in the half hour that ends now, of a pump that runs; NaN where not known.
 
@@ -72,7 +72,7 @@ class Trend:
         self._at_us, self.hour, self.half_day = remembered
 
 
-def _follow(trend: list[float], values: Sequence[float], share: float) -> None:
+def _follow(trend: list[float], values: list[float], share: float) -> None:
     """Let each mean follow its value by a share of the way; the first value known is where it begins."""
     for at, value in enumerate(values):
         if value == value:  # noqa: PLR0124  (NaN: not known)

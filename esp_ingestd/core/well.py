@@ -773,7 +773,7 @@ _MARGIN: Final = FEATURE_INDEX["trip_margin"]
 _CURRENT: Final = FEATURE_INDEX["current_ratio"]
 _FROZEN: Final = FEATURE_INDEX["frozen_channels"]
 _SHIFTS: Final = FEATURE_INDEX["unit_shifts"]
-_NOTHING: Final = (NAN,) * (_STOP - _RATIO)
+_NOTHING: Final[Sequence[float]] = (NAN,) * (_STOP - _RATIO)
 
 
 def _latest(held: Sequence[float], values: Sequence[float | None]) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ Rules:
        pump that gasped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import sqrt
 from operator import add
 from typing import Any, Final
@@ -33,7 +33,6 @@ KEPT: Final = 1 - 1 / BREAK_STEPS
 """Of the square, at each step beyond those."""
 BREAK_CHAIN: Final = 2
 LEAST_PARTS: Final = 3
-_ZEROS: Final = (0.0,) * SUMS
 
 
 _KEPT: Final = (
@@ -87,11 +86,11 @@ class Window:
         self.step_us = 0
         self.block_us = 0
         self.newest_us = 0
-        self._block: Sequence[float] = _ZEROS
-        self._blocks: list[Sequence[float]] = []
+        self._block = [0.0] * SUMS
+        self._blocks: list[list[float]] = []
         self._ends_us: list[int] = []
-        self._closed: Sequence[float] = _ZEROS
-        self.means: Sequence[float] = [NAN] * SUMS
+        self._closed = [0.0] * SUMS
+        self.means = [NAN] * SUMS
         """Of the newest step."""
         self.break_us = 0
         self.level_before = NAN
@@ -135,7 +134,7 @@ class Window:
         if len(blocks) > BLOCKS:
             del blocks[0], ends_us[0]
         self._closed = list(map(sum, zip(*blocks)))  # noqa: B905  (all of SUMS; a check costs a third)
-        self._block = _ZEROS
+        self._block = [0.0] * SUMS
         self.block_us = now_us
 
     def _follow(self, amperes: float, now_us: int) -> None:

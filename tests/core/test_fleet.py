@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import heapq
 from typing import TYPE_CHECKING
 
@@ -69,16 +68,11 @@ def told(events: Iterable[AlarmEvent]) -> list[str]:
     return [f"{event.transition} {event.well_id}" for event in events]
 
 
-@pytest.fixture(scope="module")
-def at_work() -> Field:
+@pytest.fixture
+def field() -> Field:
     made = Field(MIXED)
     assert not made.run(2 * HOUR_S), "a field at work"
     return made
-
-
-@pytest.fixture
-def field(at_work: Field) -> Field:
-    return copy.deepcopy(at_work)
 
 
 def test_a_field_that_falls_silent_is_one_alarm_and_so_is_its_return(field: Field) -> None:
