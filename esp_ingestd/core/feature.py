@@ -102,6 +102,7 @@ FEATURES: Final = (
     Feature("current_step_min", "min", "how long ago that was"),
     Feature("current_cv_after", "%", "coefficient of variation of the motor current since then"),
     Feature("current_cv_before", "%", "that of the half hour before it"),
+    Feature("pressure_moved_before", "%", "how far intake pressure or head had moved in the half hour before it"),
     Feature("channels_astray", "1", "how many of flow, head, intake pressure and current left 0.85 to 1.15"),
     Feature("temp_halfway", "1", "way of the motor temperature from its baseline (0) to the trip temperature (1)"),
     Feature("vibration_level", "1", "vibration over 0.5 g, 2.5 mm/s or 0.1 in/s"),

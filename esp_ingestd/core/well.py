@@ -123,6 +123,12 @@ STARTING_US: Final = 60 * SECOND_US
 SILENCE_US: Final = 300 * SECOND_US
 MISSED: Final = 3.25
 """Intervals without a reading: two that got lost are no silence, however unsteady the clock of the RTU."""
+LOST_READINGS: Final = 100
+"""Over how many readings the share of those that get lost is learned."""
+LOST_MOST: Final = 12
+"""More in a row are an outage, not chance."""
+CHANCE_LOG: Final = math.log(3e-5)
+"""How seldom as many readings in a row may get lost by chance as are taken for silence: at 5 min once in 100 days."""
 UNHEARD_US: Final = 7_200 * SECOND_US
 QUIET_MOST_US: Final = 3_600 * SECOND_US
 QUIET_KEPT: Final = 100
@@ -145,7 +151,7 @@ FINE_US: Final = 75 * SECOND_US
 SPARSE_US: Final = 660 * SECOND_US
 """Readings at least this close show most ramps; at rarer ones a stop by itself says nothing."""
 HABIT_US: Final = 864_000 * SECOND_US
-"""A well that stops more often than this stops by habit."""
+"""A well that stops twice within this stops by habit; where a ramp could have been missed, one that stops at all."""
 SURE: Final = 1.0
 AILING: Final = 0.9
 CLOSE: Final = 0.8
@@ -172,6 +178,8 @@ HEALTHY_HEAD: Final = 0.85
 HEALTHY_PIP: Final = 1.2
 """A pump that lifts against a full annulus has not shown yet that it draws it down."""
 LIFTING_US: Final = 1800 * SECOND_US
+PROVEN_US: Final = 10_800 * SECOND_US
+"""From its settling on, a run that does not lift as it should teaches nothing for so long: it may turn backwards."""
 NEIGHBOUR_HZ: Final = 0.8
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
@@ -210,8 +218,12 @@ _REMEMBERED: Final = (
     "_frame_us",
     "_frames",
     "features",
+    "_stopped_before_us",
+    "_lost",
+    "_missed",
 )
-"""Of a well, what outlives a restart as it is; the rest follows from its settings."""
+"""Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
+earlier version remembered can be taken back."""
 
 
 class Well:
@@ -231,6 +243,8 @@ class Well:
         "_idle_a",
         "_least_psi",
         "_longest_quiet_us",
+        "_lost",
+        "_missed",
         "_nameplate_a",
         "_off_readings",
         "_peak_speed",
@@ -242,6 +256,7 @@ class Well:
         "_speed",
         "_steady_hz",
         "_step_us",
+        "_stopped_before_us",
         "_stopped_us",
         "_trend",
         "_trip_c",
@@ -274,6 +289,10 @@ class Well:
         self._step_us = 0
         self._longest_quiet_us = 0
         self._usual_quiet_us = 0
+        self._lost = 0.0
+        """Readings that do not arrive, for each that does."""
+        self._missed = MISSED
+        """Intervals that it may be silent for, as many as chance makes of that."""
         self.gap = False
         """The reading before the present one was too long ago to continue from."""
         self.alarmed = False
@@ -294,6 +313,7 @@ class Well:
         self._peak_speed = 0.0
         self._peak_us = 0
         self._stopped_us = 0
+        self._stopped_before_us = 0
         self._off_readings = 0
         self._resume_us = 0
         self._frame_us = 0
@@ -344,10 +364,10 @@ class Well:
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
-        for name, value in zip(_REMEMBERED, remembered["values"], strict=True):
+        for name, value in zip(_REMEMBERED, remembered["values"], strict=False):
             setattr(self, name, value)
-        if len(self.features) != len(FEATURES):
-            raise ValueError("other features")
+        if len(self.features) != len(FEATURES):  # of another version: unknown until they are worked out again
+            self.features = [NAN] * len(FEATURES)
         self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
         self._waiting = array(
             "d", [value for at_us, hertz, frame in remembered["waiting"] for value in (at_us, hertz, *frame)]
@@ -370,13 +390,14 @@ class Well:
         """How long the well may be silent.
 
         An RTU that reports by exception is silent for longer whenever nothing changes: silences that came back count
-        as its habit, the longest one as an accident. Where no interval is known yet, it may be any.
+        as its habit, the longest one as an accident. On a link that loses readings some get lost in a row, by chance.
+        Where no interval is known yet, it may be any.
         """
         if not self.interval_us:
             return UNHEARD_US
         if self.settings.expected_interval_s:
             return max(int(MISSED * self.interval_us), SILENCE_US)
-        return max(int(MISSED * self.interval_us), SILENCE_US, self._usual_quiet_us * 3 // 2)
+        return max(int(self._missed * self.interval_us), SILENCE_US, self._usual_quiet_us * 3 // 2)
 
     def distrust(self) -> None:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
@@ -461,13 +482,27 @@ class Well:
             return
         if self.gap or self._longest_quiet_us:
             self._keep_quiet(step_us)
+        if self._lost or 2 * step_us > 3 * interval_us > 0:
+            self._count_lost(step_us)
         before_us, self._step_us = self._step_us, step_us
         twice = abs(step_us - before_us) <= SAME_STEP * before_us
         if not interval_us or (twice and not interval_us < 2 * step_us < 4 * interval_us):
             self.interval_us = step_us  # the first, or twice the same: its sampling rate is another one
+            self._lost, self._missed = 0.0, MISSED
         else:
             # A tenth of the way, and never far at once: a gap is no change of the sampling rate.
             self.interval_us += (min(step_us, 3 * interval_us) - interval_us) // 10
+
+    def _count_lost(self, step_us: int) -> None:
+        """Learn how many readings get lost on their way: on a bad link, three in a row are no silence yet."""
+        lost = round(step_us / self.interval_us) - 1
+        if lost > LOST_MOST:
+            return
+        self._lost += (max(lost, 0) - self._lost) / LOST_READINGS
+        if self._lost < 1 / LOST_READINGS**2:
+            self._lost, self._missed = 0.0, MISSED
+            return
+        self._missed = max(MISSED, 1 + CHANCE_LOG / math.log(self._lost / (1 + self._lost)))
 
     def _keep_quiet(self, step_us: int) -> None:
         """Learn how long the well is silent now and then; what does not come back is forgotten."""
@@ -555,7 +590,7 @@ class Well:
             self.state = TRIP if unplanned else OFF
             self.features[_STOP] = unplanned
         elif self._off_readings == 2 and self.started_us:  # noqa: PLR2004  (now it is a stop)
-            self._stopped_us = now_us
+            self._stopped_before_us, self._stopped_us = self._stopped_us, now_us
 
     def _unplanned(self, step_us: int) -> float:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
@@ -569,10 +604,10 @@ class Well:
             return SURE
         doubted = self._hertz_doubted == self._hertz_doubted
         full = not doubted if drive else self.features[_CURRENT] >= RAMPED_CURRENT
-        seldom = not self._stopped_us or self.last_us - self._stopped_us > HABIT_US
-        if self.alarmed or (seldom and (self.troubled or self._surged())):
+        habit_us = self.last_us - HABIT_US
+        if self.alarmed or (self._stopped_before_us < habit_us and (self.troubled or self._surged())):
             return AILING
-        if not (self.state == RUNNING and full and seldom and step_us <= SPARSE_US):
+        if not (self.state == RUNNING and full and self._stopped_us < habit_us and step_us <= SPARSE_US):
             return 0.0
         return CLOSE if step_us <= FINE_US else LIKELY
 
@@ -641,6 +676,7 @@ class Well:
             (now_us - broke_us) / MINUTE_US if broke_us else NAN,
             window.cv_after,
             window.cv_before,
+            window.moved_before,
             float(self._astray()) if block_ended or astray != astray else astray,  # noqa: PLR0124  (NaN: not known)
             (means[sums.S_TEMP] - temp) / (trip_c - temp) if temp < trip_c else NAN,
             means[sums.S_SHAKE] / self._shake_floor,
@@ -690,8 +726,13 @@ class Well:
             window.slope(sums.S_PIP) * scales.inverse[normal.PIP],
             window.slope(sums.S_TEMP) / 6,
         )
-        if running and not self.troubled and now_us - self._frame_us >= FRAME_US:
+        teaches = running and not self.troubled and (features[_HEALTHY] != 0.0 or self._is_proven(now_us))
+        if teaches and now_us - self._frame_us >= FRAME_US:
             self._learn(now_us, hertz, (*means, current_cv, flow_cv))
+
+    def _is_proven(self, now_us: int) -> bool:
+        """A run that never lifted as it should has lasted long enough to be called ill if it is."""
+        return now_us - self.started_us > PROVEN_US + self.settings.settle_s * SECOND_US
 
     def _bin(self) -> int:
         """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""

@@ -7,7 +7,7 @@ Rules:
        four readings or more.
     3. A change of the motor current by a tenth from one step to the next is a *break*. Two in a row are one, since a
        change may fall into the middle of a step. Level and variation before and after tell a shaft that broke from a
-       pump that gasped.
+       pump that gasped, and so does whether the pressures had begun to move before the current did.
 """
 
 from collections.abc import Mapping
@@ -47,6 +47,7 @@ _KEPT: Final = (
     "cv_before",
     "level_before",
     "means",
+    "moved_before",
     "newest_us",
     "step",
     "step_us",
@@ -71,6 +72,7 @@ class Window:
         "cv_before",
         "level_before",
         "means",
+        "moved_before",
         "newest_us",
         "step",
         "step_us",
@@ -95,6 +97,7 @@ class Window:
         self.break_us = 0
         self.level_before = NAN
         self.cv_before = NAN
+        self.moved_before = NAN
         self._break_mean = NAN
         self._break_square = 0.0
         self._break_steps = 0
@@ -109,7 +112,7 @@ class Window:
     def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
         for name in _KEPT:
-            setattr(self, name, remembered[name])
+            setattr(self, name, remembered.get(name, NAN))  # moved_before came later than the others
         self._ends_us = [at_us for at_us, _ in remembered["blocks"]]
         self._blocks = [sums for _, sums in remembered["blocks"]]
 
@@ -159,6 +162,7 @@ class Window:
             self._chain = 1
             self.level_before = mean
             self.cv_before = self.cv(S_AMPERES, S_AMPERES2)
+            self.moved_before = max(self._moved(S_PIP), self._moved(S_HEAD), key=_known)
             self.break_us = now_us
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
@@ -191,6 +195,16 @@ class Window:
         change = last[place] / last[S_COUNT] - first[place] / first[S_COUNT]
         return change * 3600 * SECOND_US / (self._ends_us[-1] - self._ends_us[0])
 
+    def _moved(self, place: int) -> float:
+        """How far a pressure moved over the window but for its newest block, % of its mean; NaN with too few blocks.
+
+        The newest is left out: a jump of the current is believed one reading later than a small one of a pressure.
+        """
+        parts = [sums[place] / sums[S_COUNT] for sums in self._blocks[:-1]]
+        if len(parts) < LEAST_PARTS:
+            return NAN
+        return 100 * (max(parts) - min(parts)) / max(sum(parts) / len(parts), 1.0)
+
     @property
     def cv_after(self) -> float:
         """Variation of the current since the last break, %; NaN with fewer than three steps."""
@@ -202,3 +216,8 @@ class Window:
     def level_after(self) -> float:
         """Mean current since the last break, A."""
         return self._break_mean
+
+
+def _known(value: float) -> float:
+    """The value, or what is less than any where it is not known."""
+    return value if value == value else -1.0  # noqa: PLR0124  (NaN: not known)

@@ -6,6 +6,7 @@ series made by hand.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -175,11 +176,17 @@ def test_an_ailing_pump_that_stops_has_tripped_at_any_sampling() -> None:
     assert run.events[-1].evidence["load_before_stop"] == pytest.approx(1.22)
 
 
-@pytest.mark.parametrize(("after_days", "found"), [(2, []), (11, ["raised TRIP high"])])
-def test_a_pump_that_was_about_to_ail_has_tripped_unless_it_stops_by_habit(after_days: float, found: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("stops", "after_days", "found"),
+    [(1, 2, ["raised TRIP high"]), (2, 2, []), (2, 11, ["raised TRIP high"])],
+)
+def test_a_pump_that_was_about_to_ail_has_tripped_unless_it_stops_by_habit(
+    stops: int, after_days: float, found: list[str]
+) -> None:
     run = Run(step_s=600)
-    run.then(DAY_S)
-    run.then(HOUR_S, **STANDING)
+    for _ in range(stops):
+        run.then(DAY_S)
+        run.then(HOUR_S, **STANDING)
     run.then(after_days * DAY_S)
     assert not run.then(600, motor_current=122)
     assert told(run.then(HOUR_S, **STANDING)) == found
@@ -755,6 +762,19 @@ def test_silence_is_told_when_it_is_longer_than_three_intervals_and_five_minutes
 def test_two_readings_lost_are_no_silence_though_the_clock_of_the_rtu_is_unsteady(interval_s: float) -> None:
     well = Heard()
     assert well.hear(*[interval_s] * 30, 3.1 * interval_s, *[interval_s] * 30, 3.2 * interval_s) == []
+
+
+def test_readings_lost_by_chance_are_no_silence_and_a_link_that_was_mended_is_trusted_again() -> None:
+    dice = Random(7)  # noqa: S311  (repeatable)
+    arrived = [at for at in range(2000) if dice.random() > 0.15]
+    steps = [300.0 * (then - now) for now, then in pairwise(arrived)]
+    well = Heard()
+    well.hear(*steps[:200])
+    assert max(steps[200:]) > 3.25 * 300
+    assert well.hear(*steps[200:]) == []
+    well.wait(HOUR_S)
+    assert told(well.events)[-1:] == LOST_AND_BACK[:1]
+    assert well.hear(*[300.0] * 1500, 990.0) == [LOST_AND_BACK[1], *LOST_AND_BACK]
 
 
 def test_a_well_that_was_heard_once_may_have_any_interval() -> None:

@@ -5,11 +5,10 @@ import json
 import tomllib
 
 import pytest
-from core.test_diagnosis import HEALTHY, SETTINGS, START_US, TREE, Run, reading, told
+from core.test_diagnosis import HEALTHY, SETTINGS, START_US, Run, reading, told
 from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
-from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import BASELINES_MOST
@@ -110,10 +109,41 @@ def test_what_is_normal_outlives_a_restart() -> None:
     assert whole.diagnostician.snapshot("W") == after.diagnostician.snapshot("W")
 
 
-def test_a_snapshot_with_other_features_is_refused() -> None:
-    run = Run()
-    run.then(60)
+def test_what_is_normal_outlives_a_version_with_other_features() -> None:
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
     document = json.loads(run.diagnostician.snapshot("W"))
+    del document["well"]["values"][-3:]  # came later
     document["well"]["values"][-1].pop()
-    with pytest.raises(ValueError, match="other features"):
-        Diagnostician(TREE, lambda _: SETTINGS).restore("W", json.dumps(document).encode())
+    del document["well"]["window"]["moved_before"]
+    after = Run(step_s=300)
+    after.at_s = run.at_s
+    after.diagnostician.restore("W", json.dumps(document).encode())
+    assert told(after.then(HOUR_S, vibration=2.0)) == ["raised VIBRATION critical"]
+
+
+@pytest.mark.parametrize(("creeps", "name"), [(0.0, "raised BROKEN_SHAFT critical"), (0.02, "raised GAS_LOCK high")])
+def test_a_shaft_breaks_without_warning_and_gas_comes_before_it_locks(creeps: float, name: str) -> None:
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    for step in range(6):
+        assert not run.then(300, pip=900 * (1 + creeps * step))
+    gone = {"flow_rate": 0.0, "motor_current": 31.5, "pip": 1000.0, "discharge_pressure": 1100.0}
+    assert told(run.then(HOUR_S, **gone)) == [name]
+
+
+def test_a_pump_that_came_back_turning_backwards_at_another_speed_is_no_new_normal() -> None:
+    run = Run(dataclasses.replace(SETTINGS, settle_s=3 * HOUR_S), step_s=300)
+    run.then(2 * DAY_S)
+    run.then(4 * HOUR_S, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
+    backwards = {"flow_rate": 1200.0, "motor_current": 56.0, "pip": 1100.0, "discharge_pressure": 2700.0}
+    assert "raised REVERSE_ROTATION high" in told(run.then(4 * HOUR_S, vsd_frequency=61.0, **backwards))
+
+
+def test_a_run_at_another_speed_that_gives_less_is_learned_once_it_has_lasted() -> None:
+    run = Run(dataclasses.replace(SETTINGS, settle_s=3 * HOUR_S), step_s=300)
+    run.then(2 * DAY_S)
+    run.then(4 * HOUR_S, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
+    run.then(3 * DAY_S, vsd_frequency=40.0, flow_rate=700.0, gor=400.0)
+    known = json.loads(run.diagnostician.snapshot("W"))["well"]["baselines"]
+    assert "40" in known
