@@ -163,7 +163,8 @@ class Quality:
         """
         step_us = now_us - last_us
         away = [value is None or (value == 0.0 and place in ZERO_IS_BAD) for place, value in enumerate(values)]
-        self._absent = {place: since for place, since in self._absent.items() if away[place]}
+        for place in [place for place in self._absent if not away[place]]:
+            self._longest[place] = max(self._longest.get(place, 0), last_us - self._absent.pop(place))
         self._pass_over(step_us)
         self._moved_us += step_us
         frozen = dict(self.frozen(last_us))

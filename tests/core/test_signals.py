@@ -576,6 +576,15 @@ def test_a_channel_that_is_not_sent_stays_suspected_and_only_what_is_sure_is_nam
     assert any("unit_shifts 1" in line for line in lines)
 
 
+def test_a_flow_meter_that_was_set_to_cubic_metres_during_a_stop_is_found_by_what_the_pump_does() -> None:
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    run.then(300, vsd_frequency=30.0)
+    run.then(4 * HOUR_S, **STANDING)
+    assert told(run.then(3 * HOUR_S, flow_rate=2000.0 * 0.1589873)) == ["raised UNIT_SUSPECT low"]
+    assert run.events[-1].message.startswith("The flow meter shows 0.16 times the usual")
+
+
 # ----------------------------------------------------------------------------------------------------- CLOCK_FAULT
 
 

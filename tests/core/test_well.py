@@ -37,6 +37,16 @@ def test_a_channel_is_missing_when_it_stays_away_longer_than_it_ever_did(used_to
     assert complete(run, 3000, gor=None) == found
 
 
+def test_a_channel_that_comes_back_while_the_pump_stands_had_stayed_away_all_the_same() -> None:
+    run, found = Run(step_s=60), []
+    complete(run, HOUR_S)
+    for _ in range(4):
+        found += complete(run, 2 * HOUR_S, gor=None)
+        complete(run, 600, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
+        found += complete(run, HOUR_S)
+    assert found.count("raised SENSOR_FAULT low") == 1
+
+
 def state(run: Run) -> str:
     return next(iter(run.diagnostician.explain("W"))).split(": ")[1]
 
