@@ -12,12 +12,13 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from esp_ingestd import database as esp_ingestd_database
 from esp_ingestd.backfill import backfill
 from esp_ingestd.config import DatabaseSettings, Settings, Wells
 from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
-from esp_ingestd.database import LATE_ROWS, Database, migrate, shipped_migrations
+from esp_ingestd.database import _UNPUBLISHED, Database, migrate, schema, writing
+from esp_ingestd.database.schema import shipped_migrations
+from esp_ingestd.database.writing import LATE_ROWS
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.rollup import DAY_US
 from esp_ingestd.rows import CopyRows
@@ -147,7 +148,7 @@ async def test_a_database_that_cannot_change_its_channels_goes_on_as_it_was(
     known = shipped_migrations()
     (domains,) = [each for each in known if "dictionaries" in each.name]
     with monkeypatch.context() as older:
-        older.setattr(esp_ingestd_database, "shipped_migrations", lambda: [each for each in known if each != domains])
+        older.setattr(schema, "shipped_migrations", lambda: [each for each in known if each != domains])
         await migrate(settings)
     connection = await asyncpg.connect(database.dsn)
     insert = (
@@ -291,11 +292,7 @@ async def test_an_alarm_that_stands_for_long_is_sought_among_the_rows_of_its_wel
     await query(EVENTS, DAY // SECOND_US)
     await query("SELECT compress_chunk(c) FROM show_chunks('diagnostic_results') c")
     await query("SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)")
-    asked = (
-        esp_ingestd_database._STORED_EVENTS.replace("$1", "'{e5}'")
-        .replace("$2", "'2000-01-01Z'")
-        .replace("$3", "'{W1,W2}'")
-    )
+    asked = writing._STORED_EVENTS.replace("$1", "'{e5}'").replace("$2", "'2000-01-01Z'").replace("$3", "'{W1,W2}'")
     plan = [row[0] for row in await query(f"EXPLAIN (COSTS off) {asked}")]
     compressed = [after for before, after in itertools.pairwise(plan) if " on compress_" in before]
     assert compressed, plan
@@ -326,7 +323,7 @@ async def test_the_events_that_nobody_was_told_are_found_without_reading_the_oth
         await query("SELECT compress_chunk(c) FROM show_chunks('diagnostic_results') c")
     (untold,) = await store.unpublished_events(None, 10)
     assert untold.event_id == "e77"
-    asked = esp_ingestd_database._UNPUBLISHED.replace("$1", "'2000-01-01Z'").replace("$2", "''").replace("$3", "10")
+    asked = _UNPUBLISHED.replace("$1", "'2000-01-01Z'").replace("$2", "''").replace("$3", "10")
     assert 0 < await rows_read(query, asked) < 1500, "a segment at most"
     await store.mark_published(["e77"], TODAY)
     assert await store.unpublished_events(None, 10) == []

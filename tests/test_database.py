@@ -22,7 +22,9 @@ from esp_ingestd.core.decode import Reason, Rejection
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.database import DOUBTS, Database, migrate, shipped_migrations
+from esp_ingestd.database import Database, migrate
+from esp_ingestd.database.schema import shipped_migrations
+from esp_ingestd.database.writing import DOUBTS
 from esp_ingestd.errors import Refused, SchemaOutdated, Unavailable
 from esp_ingestd.rows import CopyRows
 from esp_ingestd.shipped import load_tree

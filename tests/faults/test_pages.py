@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esp_ingestd.database import REFUSES_ROWS, UNAVAILABLE_KINDS
+from esp_ingestd.database.verdict import REFUSES_ROWS, UNAVAILABLE_KINDS
 from esp_ingestd.telemetry import PREFIX, Metrics
 
 ROOT = Path(__file__).parents[2]
