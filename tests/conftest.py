@@ -13,17 +13,21 @@ import secrets
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+import asyncpg
 import hypothesis
 import pytest
+from daemon import Daemon
+from peer import PATIENCE_S
 from pydantic import SecretStr
-from services import BrokerAddress, Certificates, FreshDatabase, Services, execute
+from services import BrokerAddress, Certificates, FreshDatabase, Query, Services, execute
 
 from esp_ingestd import embedded
 from esp_ingestd.config import DatabaseSettings
-from esp_ingestd.database import migrate
+from esp_ingestd.database import Database, migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from esp_ingestd.embedded import Edition
 
@@ -126,6 +130,37 @@ async def migrated(
         migrated_templates[edition] = name
     async with services.fresh_database(edition, template=migrated_templates[edition]) as fresh:
         yield fresh
+
+
+@pytest.fixture
+async def store(migrated: FreshDatabase) -> AsyncIterator[Database]:
+    """A database that has the schema, as the program sees it."""
+    patient = {"connect_timeout_s": PATIENCE_S, "write_timeout_s": PATIENCE_S}
+    database = Database(DatabaseSettings(dsn=SecretStr(migrated.dsn), **patient))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def query(migrated: FreshDatabase) -> AsyncIterator[Query]:
+    """Asks the same database past the program."""
+    connection = await asyncpg.connect(migrated.dsn)
+    yield connection.fetch
+    await connection.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Topics of this test alone."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, prefix: str, broker: BrokerAddress, migrated: FreshDatabase) -> Iterator[Daemon]:
+    """The daemon between broker and database, not started."""
+    made = Daemon(tmp_path, broker, migrated.dsn, client_id=prefix, prefix=prefix)
+    yield made
+    made.__exit__()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from services import BrokerAddress
 
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+
 
 async def program(*arguments: str, answering_to: BinaryIO | None = None) -> tuple[int, str, str]:
     """Run `esp-ingestd …` to its end: status, standard output, unless it goes elsewhere, and error."""
@@ -144,3 +146,11 @@ class Daemon:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def balance(daemon: Daemon) -> float:
+    """I2: 0 at rest."""
+    now = daemon.metrics()
+    came = now["readings_received_total"] + now["readings_recovered_total"]
+    became = ("stored_total", "duplicate_total", "rejected_total", "spooled")
+    return came - sum(now.get(f"readings_{each}", 0.0) for each in became)

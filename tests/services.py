@@ -16,10 +16,11 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -31,7 +32,7 @@ from esp_ingestd import embedded
 from esp_ingestd.embedded import Edition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 # Each one can do what those before it can.
 EDITIONS: Final[tuple[Edition, ...]] = get_args(Edition)
@@ -41,6 +42,9 @@ BROKERS: Final = ("mosquitto", "iotcore")
 FAST: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 # A background worker in the template would keep it from being copied.
 WITHOUT_WORKERS: Final = {"timescaledb.max_background_workers": "0"}
+
+Query = Callable[..., Awaitable[list[Any]]]
+"""Runs a statement on one connection; its rows."""
 
 # What keeps a server that could do more down to an edition.
 LIMITS: Final = {
@@ -344,6 +348,15 @@ async def execute(dsn: str, statement: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetch(dsn: str, query: str, *arguments: object) -> list[Any]:
+    """The rows of one query, on a connection of its own."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return list(await connection.fetch(query, *arguments))
     finally:
         await connection.close()
 

@@ -22,6 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import SecretStr
+from services import execute, fetch
 
 from esp_ingestd.backfill import BackfillError, _Loader, backfill
 from esp_ingestd.config import DatabaseSettings, MqttSettings, Settings, Wells
@@ -100,22 +101,6 @@ async def load(
     await work
     found = [re.search(r"(\d+) stored, (\d+) duplicates, (\d+) refused", line) for line in said]
     return [(int(each[1]), int(each[2]), int(each[3])) for each in found if each]
-
-
-async def fetch(dsn: str, query: str) -> list[Any]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
-
-
-async def execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def letters(dsn: str) -> list[tuple[int, str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -24,12 +23,11 @@ from esp_ingestd.rollup import DAY_US
 from esp_ingestd.rows import CopyRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from services import FreshDatabase
+    from services import FreshDatabase, Query
 
-Query = Callable[..., Awaitable[list[Any]]]
 DAY = 19_700 * DAY_US  # some midnight, UTC
 TODAY = DAY + 40 * DAY_US
 WELLS = [f"W{number}" for number in range(10)]
@@ -44,20 +42,6 @@ def reading(well_id: str, number: int, *, received_us: int = TODAY, flow_rate: f
 
 def batch(readings: Sequence[Reading]) -> Batch:
     return Batch(readings=list(readings))
-
-
-@pytest.fixture
-async def store(migrated: FreshDatabase) -> AsyncIterator[Database]:
-    database = Database(DatabaseSettings(dsn=SecretStr(migrated.dsn)))
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def query(migrated: FreshDatabase) -> AsyncIterator[Query]:
-    connection = await asyncpg.connect(migrated.dsn)
-    yield connection.fetch
-    await connection.close()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -30,10 +29,10 @@ from esp_ingestd.rows import CopyRows
 from esp_ingestd.shipped import load_tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from conftest import OwnDatabase
-    from services import FreshDatabase
+    from services import FreshDatabase, Query
 
     from esp_ingestd.core.alarm import AlarmEvent
 
@@ -54,7 +53,6 @@ TABLES = (
     "telemetry_daily",
     "archived_days",
 )
-Query = Callable[..., Awaitable[list[Any]]]
 
 
 def settings(dsn: str, **more: float) -> DatabaseSettings:
@@ -95,20 +93,6 @@ def stall(well_id: str = "W1", *, then_stop: bool = False) -> tuple[AlarmEvent, 
             )
         )
     )
-
-
-@pytest.fixture
-async def store(migrated: FreshDatabase) -> AsyncIterator[Database]:
-    database = Database(settings(migrated.dsn))
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def query(migrated: FreshDatabase) -> AsyncIterator[Query]:
-    connection = await asyncpg.connect(migrated.dsn)
-    yield connection.fetch
-    await connection.close()
 
 
 # ---------------------------------------------------------------------------------------------------- migrations

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from daemon import program
 from pydantic import SecretStr
+from services import fetch
 
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
@@ -48,11 +47,9 @@ def decoded(messages: Mapping[str, tuple[bytes, ...]]) -> Batch:
 
 
 @pytest.fixture
-async def store(migrated: FreshDatabase) -> Any:  # noqa: ANN401 - an async generator of Database
-    database = Database(DatabaseSettings(dsn=SecretStr(migrated.dsn)))
-    await database.write(decoded(MESSAGES))
-    yield database
-    await database.close()
+async def store(store: Database) -> Database:
+    await store.write(decoded(MESSAGES))
+    return store
 
 
 @pytest.fixture
@@ -66,23 +63,9 @@ def run(migrated: FreshDatabase, tmp_path: Path) -> Run:
             f'[database]\ndsn = "{migrated.dsn}"\n[mqtt]\nnaive_timestamps = "{naive}"\n'
             '[diagnosis]\nwells_file = "wells.toml"\n'
         )
-        program = [sys.executable, "-m", "esp_ingestd", "dead-letters", command, "--config", str(config), *arguments]
-        process = await asyncio.create_subprocess_exec(
-            *program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=os.environ
-        )
-        output, errors = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode(), errors.decode()
+        return await program("dead-letters", command, "--config", str(config), *arguments)
 
     return run_program
-
-
-async def fetch(dsn: str, query: str) -> list[Any]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 async def listed(run: Run, *arguments: str) -> list[tuple[str, str]]:

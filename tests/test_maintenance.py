@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pytest
 from daemon import Daemon
 from peer import PATIENCE_S, Peer, until
 from pydantic import SecretStr
+from services import fetch
 
 from esp_ingestd import archive, maintenance
 from esp_ingestd.archive import DayResult, Outcome, Report
@@ -50,14 +50,6 @@ async def fill(dsn: str, *days_ago: int) -> None:
         rows = [Reading("W1", first_us + number, pip=1.0, received_us=first_us) for number in range(100)]
         await store.write(Batch(readings=rows))
     await store.close()
-
-
-async def fetch(dsn: str, statement: str) -> list[Any]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(statement)]
-    finally:
-        await connection.close()
 
 
 async def days_left(dsn: str) -> set[int]:
@@ -298,11 +290,6 @@ async def test_the_command_says_what_it_did_and_fails_where_a_step_does(
 
 
 # -------------------------------------------------------------------------------------------------------- the daemon
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"test-{secrets.token_hex(4)}"
 
 
 @pytest.fixture

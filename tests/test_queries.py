@@ -6,15 +6,14 @@ import asyncio
 import csv
 import io
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from daemon import program
 from pydantic import SecretStr
 
 from esp_ingestd import queries, table
@@ -117,16 +116,14 @@ EVENTS = [
 
 
 @pytest.fixture
-async def store(migrated: FreshDatabase) -> AsyncIterator[Database]:
+async def store(store: Database) -> Database:
     """A database with a field in it; what is history is rolled up, what came just now is not."""
-    database = Database(DatabaseSettings(dsn=SecretStr(migrated.dsn)))
-    await database.write(Batch([*HISTORY, *OTHERS[5:10]]))
-    for hour_us in await database.stale_hours():
-        await database.roll_up(hour_us)
-    await database.write(Batch([*RUNNING, *OTHERS[:5], *OTHERS[10:]], events=EVENTS))
-    await database.write(letters("esp/WELL-001/telemetry", "esp/WELL-001/telemetry", ""))
-    yield database
-    await database.close()
+    await store.write(Batch([*HISTORY, *OTHERS[5:10]]))
+    for hour_us in await store.stale_hours():
+        await store.roll_up(hour_us)
+    await store.write(Batch([*RUNNING, *OTHERS[:5], *OTHERS[10:]], events=EVENTS))
+    await store.write(letters("esp/WELL-001/telemetry", "esp/WELL-001/telemetry", ""))
+    return store
 
 
 @pytest.fixture
@@ -144,13 +141,7 @@ def runner(folder: Path, dsn: str) -> Run:
     config.write_text(f'[database]\ndsn = "{dsn}"\nconnect_timeout_s = 2.0\n')
 
     async def run_program(*arguments: str) -> tuple[int, str, str]:
-        program = [sys.executable, "-m", "esp_ingestd", *arguments, "--config", str(config)]
-        process = await asyncio.create_subprocess_exec(
-            *program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=os.environ
-        )
-        output, errors = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode(), errors.decode()
+        return await program(*arguments, "--config", str(config))
 
     return run_program
 

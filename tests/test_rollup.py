@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,13 +19,12 @@ from esp_ingestd.errors import Unavailable
 from esp_ingestd.rollup import DAY_US, HOUR_US, SEVERITIES, Mark, marks_of, stale_with
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
-    from services import FreshDatabase
+    from services import FreshDatabase, Query
 
     from esp_ingestd.core.alarm import AlarmEvent
 
-Query = Callable[..., Awaitable[list[Any]]]
 DAY = 19_700 * DAY_US  # some midnight, UTC
 LONGEST_US = 1800 * SECOND_US
 
@@ -39,20 +37,6 @@ def at(hour: float, **values: object) -> Reading:
 
 def batch(*readings: Reading) -> Batch:
     return Batch(readings=list(readings))
-
-
-@pytest.fixture
-async def store(migrated: FreshDatabase) -> AsyncIterator[Database]:
-    database = Database(DatabaseSettings(dsn=SecretStr(migrated.dsn)))
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def query(migrated: FreshDatabase) -> AsyncIterator[Query]:
-    connection = await asyncpg.connect(migrated.dsn)
-    yield connection.fetch
-    await connection.close()
 
 
 async def refresh(store: Database) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from faults.wellsite import Site, add_role, balance, why_not
+from daemon import balance
+from faults.wellsite import Site, add_role, why_not
 from peer import Peer, until
 
 from esp_ingestd.embedded import RAISED_LIMITS, Broker

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 import trustme
-from daemon import Daemon
-from faults.wellsite import Rtu, Site, add_role, balance, numbers, why_not
+from daemon import Daemon, balance
+from faults.wellsite import Rtu, Site, add_role, numbers, why_not
 from peer import Peer, until
 
 from esp_ingestd.embedded import RAISED_LIMITS, Broker, free_port

@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import asyncpg
-from daemon import Daemon
+from daemon import Daemon, balance
 from peer import Peer, until
 from pydantic import SecretStr
-from services import execute
+from services import execute, fetch
 
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.database import migrate
@@ -79,20 +78,7 @@ class Site:
 
 
 async def numbers(dsn: str) -> list[int]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        rows = await connection.fetch("SELECT (extra->>'number')::int FROM esp_telemetry")
-    finally:
-        await connection.close()
-    return [row[0] for row in rows]
-
-
-def balance(daemon: Daemon) -> float:
-    """I2: 0 at rest."""
-    now = daemon.metrics()
-    came = now["readings_received_total"] + now["readings_recovered_total"]
-    became = ("stored_total", "duplicate_total", "rejected_total", "spooled")
-    return came - sum(now.get(f"readings_{each}", 0.0) for each in became)
+    return [row[0] for row in await fetch(dsn, "SELECT (extra->>'number')::int FROM esp_telemetry")]
 
 
 def why_not(daemon: Daemon, name: str) -> str:

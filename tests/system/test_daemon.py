@@ -6,44 +6,30 @@ import asyncio
 import csv
 import json
 import os
-import secrets
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-from daemon import Daemon, program
+from daemon import NOWHERE, Daemon, balance, program
 from peer import PATIENCE_S, Peer, until
 from pydantic import SecretStr
+from services import fetch
 
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.database import migrate
 from esp_ingestd.service import _unending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from conftest import OwnBroker, OwnDatabase
     from services import BrokerAddress, FreshDatabase
 
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 T0_MS = 1_700_000_000_000
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Topics of this test alone."""
-    return f"test-{secrets.token_hex(4)}"
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, prefix: str, broker: BrokerAddress, migrated: FreshDatabase) -> Iterator[Daemon]:
-    made = Daemon(tmp_path, broker, migrated.dsn, client_id=prefix, prefix=prefix)
-    yield made
-    made.__exit__()
 
 
 async def ready(daemon: Daemon) -> None:
@@ -52,23 +38,6 @@ async def ready(daemon: Daemon) -> None:
 
 def payload(number: int, **more: object) -> str:
     return json.dumps({"timestamp": T0_MS + 1_000 * number, "pip": float(number), **more})
-
-
-async def rows(dsn: str, statement: str, *arguments: object) -> list[Any]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return list(await connection.fetch(statement, *arguments))
-    finally:
-        await connection.close()
-
-
-def balance(daemon: Daemon) -> float:
-    """I2: 0 at rest."""
-    now = daemon.metrics()
-    kept = ("stored_total", "duplicate_total", "rejected_total", "spooled")
-    return (
-        now["readings_received_total"] + now["readings_recovered_total"] - sum(now[f"readings_{each}"] for each in kept)
-    )
 
 
 # -------------------------------------------------------------------------------------------------- start and stop
@@ -134,7 +103,7 @@ async def test_sigterm_drains_what_is_under_way_and_leaves_the_rest_to_the_broke
     with Peer(broker, subscribe=f"esp/ingestd/{prefix}/status") as rtu:
         rtu.publish_all((f"{prefix}/W1/telemetry", payload(number)) for number in range(5))
         assert await daemon.stop() == 0
-        assert len(await rows(migrated.dsn, "SELECT 1 FROM esp_telemetry")) == 5
+        assert len(await fetch(migrated.dsn, "SELECT 1 FROM esp_telemetry")) == 5
         await until(lambda: json.loads(rtu.messages[-1].payload)["online"] is False)
         rtu.publish(f"{prefix}/W1/telemetry", payload(6))
     daemon.settings["batch"] = {}
@@ -289,16 +258,16 @@ async def test_every_kind_of_bad_input_becomes_a_dead_letter_with_its_reason(
         rtu.publish(topic, f'[{payload(100)}, {{"pip": 1}}, 7, {payload(101)}]')
         sent = 4 * len(POISON) + 4
         await until(lambda: daemon.at_rest(sent))
-    letters = {row["reason"]: row for row in await rows(migrated.dsn, "SELECT * FROM dead_letters WHERE times = 2")}
+    letters = {row["reason"]: row for row in await fetch(migrated.dsn, "SELECT * FROM dead_letters WHERE times = 2")}
     assert letters.keys() == POISON.keys()
     for reason, poison in POISON.items():
         assert letters[reason]["topic"] == topic
         assert letters[reason]["payload"] == poison[:65_536]
         assert json.loads(letters[reason]["detail"])
     assert json.loads(letters["too_large"]["detail"])["size_bytes"] == len(POISON["too_large"])
-    (mixed,) = await rows(migrated.dsn, "SELECT * FROM dead_letters WHERE times = 1")
+    (mixed,) = await fetch(migrated.dsn, "SELECT * FROM dead_letters WHERE times = 1")
     assert (mixed["reason"], json.loads(mixed["detail"])["refused"]) == ("no_timestamp", 2)
-    stored = await rows(migrated.dsn, 'SELECT pip FROM esp_telemetry ORDER BY "timestamp"')
+    stored = await fetch(migrated.dsn, 'SELECT pip FROM esp_telemetry ORDER BY "timestamp"')
     assert [row[0] for row in stored] == [*map(float, range(len(POISON))), 100.0, 101.0]
     now = daemon.metrics()
     assert now["readings_stored_total"] == len(POISON) + 2
@@ -388,11 +357,11 @@ async def test_alerts_have_the_contracts_keys_and_types_and_states_are_retained(
     flat = json.loads(state.payload)
     assert flat["state"] == "cleared"
     assert all(isinstance(value, (str, int, float, bool)) for value in flat.values())
-    kept = await rows(migrated.dsn, 'SELECT event_id FROM diagnostic_results ORDER BY "timestamp"')
+    kept = await fetch(migrated.dsn, 'SELECT event_id FROM diagnostic_results ORDER BY "timestamp"')
     assert [row[0] for row in kept] == [each["event_id"] for each in events]
     assert daemon.metrics()["alerts_published_total"] == 2
     assert await daemon.stop() == 0
-    marked = await rows(migrated.dsn, "SELECT 1 FROM diagnostic_results WHERE published_at IS NULL")
+    marked = await fetch(migrated.dsn, "SELECT 1 FROM diagnostic_results WHERE published_at IS NULL")
     assert marked == []
 
 
@@ -406,7 +375,7 @@ def _done(daemon: Daemon) -> float:
 
 async def _counted(dsn: str, prefix: str, sent: int) -> None:
     """Every number once, with the value that it was sent with."""
-    stored = await rows(dsn, 'SELECT well_id, pip, "timestamp" FROM esp_telemetry')
+    stored = await fetch(dsn, 'SELECT well_id, pip, "timestamp" FROM esp_telemetry')
     numbers = sorted(int(row["pip"]) for row in stored)
     assert numbers == list(range(sent)), prefix
     assert all(round(row["timestamp"].timestamp() * 1e3) == T0_MS + 1_000 * int(row["pip"]) for row in stored)
@@ -435,7 +404,7 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     await ready(daemon)
     count = "SELECT count(*) FROM esp_telemetry"
     async with asyncio.timeout(PATIENCE_S):
-        while (await rows(migrated.dsn, count))[0][0] < sent:  # noqa: ASYNC110 - it is on the server
+        while (await fetch(migrated.dsn, count))[0][0] < sent:  # noqa: ASYNC110 - it is on the server
             await asyncio.sleep(0.05)
     await until(lambda: daemon.metrics()["readings_in_flight"] == 0)
     await _counted(migrated.dsn, prefix, sent)
@@ -525,7 +494,7 @@ async def test_the_real_pump_goes_through_and_comes_back_as_it_was(
             for each in readings
         )
     await until(lambda: daemon.at_rest(len(readings)))
-    stored = await rows(migrated.dsn, f'SELECT "timestamp", {", ".join(channels)} FROM esp_telemetry ORDER BY 1')  # noqa: S608
+    stored = await fetch(migrated.dsn, f'SELECT "timestamp", {", ".join(channels)} FROM esp_telemetry ORDER BY 1')  # noqa: S608
     assert len(stored) == len(readings) == 34_560
     for row, each in zip(stored, readings, strict=True):
         assert row["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ") == each["timestamp"]

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from daemon import Daemon
+from daemon import NOWHERE
 from peer import Peer, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from services import BrokerAddress, FreshDatabase
+    from daemon import Daemon
+    from services import BrokerAddress
 
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 T0_MS = 1_700_000_000_000
 
 
 @pytest.fixture
-def prefix() -> str:
-    return f"test-{secrets.token_hex(4)}"
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, prefix: str, broker: BrokerAddress, migrated: FreshDatabase) -> Iterator[Daemon]:
-    made = Daemon(tmp_path, broker, migrated.dsn, client_id=prefix, prefix=prefix)
+def daemon(daemon: Daemon, tmp_path: Path) -> Daemon:
     (tmp_path / "wells.toml").write_text("[defaults]\nnameplate_current_a = 50.0\n")
-    made.settings["diagnosis"] = {"wells_file": "wells.toml"}
-    yield made
-    made.__exit__()
+    daemon.settings["diagnosis"] = {"wells_file": "wells.toml"}
+    return daemon
 
 
 class Rtu:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import signal
 import time
 from pathlib import Path
@@ -44,18 +43,11 @@ pytestmark = pytest.mark.best_edition
 
 
 @pytest.fixture
-def prefix() -> str:
-    return f"test-{secrets.token_hex(4)}"
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, prefix: str, broker: BrokerAddress, migrated: FreshDatabase) -> Iterator[Daemon]:
-    made = Daemon(tmp_path, broker, migrated.dsn, client_id=prefix, prefix=prefix)
+def daemon(daemon: Daemon, tmp_path: Path) -> Daemon:
     (tmp_path / "tree.toml").write_text(TREE)
     (tmp_path / "wells.toml").write_text(WELLS)
-    made.settings["diagnosis"] = {"tree_file": "tree.toml", "wells_file": "wells.toml"}
-    yield made
-    made.__exit__()
+    daemon.settings["diagnosis"] = {"tree_file": "tree.toml", "wells_file": "wells.toml"}
+    return daemon
 
 
 class Field:

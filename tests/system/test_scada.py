@@ -6,15 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from daemon import NOWHERE
 from peer import Peer, until
-from system.test_memory import NOWHERE, Rtu, daemon, prefix
-from test_dead_letters import fetch
+from services import fetch
+from system.test_memory import Rtu, daemon
 
 if TYPE_CHECKING:
     from daemon import Daemon
     from services import BrokerAddress, FreshDatabase
 
-__all__ = ["daemon", "prefix"]
+__all__ = ["daemon"]
 
 
 class Scada:
