@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -59,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "best_edition: runs on one edition, since the editions make no difference to it")
     config.addinivalue_line("markers", "community: about what TimescaleDB's community edition alone has")
     os.environ.pop("PYTHONUNBUFFERED", None)  # programs that are started here write as they do for a user
+    # What a shell runs in its background ignores Ctrl-C, and so would the programs that are started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     services = config.stash[FOUND] = Services.find()
     config.add_cleanup(services.close)
     if missing := services.missing():
