@@ -180,6 +180,8 @@ HEALTHY_PIP: Final = 1.2
 LIFTING_US: Final = 1800 * SECOND_US
 PROVEN_US: Final = 10_800 * SECOND_US
 """From its settling on, a run that does not lift as it should teaches nothing for so long: it may turn backwards."""
+NEAR_DOUBT: Final = 0.035
+"""Of a baseline moved by two hertz. Of one moved further nobody knows what the pump should lift."""
 NEIGHBOUR_HZ: Final = 0.8
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
@@ -726,7 +728,8 @@ class Well:
             window.slope(sums.S_PIP) * scales.inverse[normal.PIP],
             window.slope(sums.S_TEMP) / 6,
         )
-        teaches = running and not self.troubled and (features[_HEALTHY] != 0.0 or self._is_proven(now_us))
+        doubtful = features[_HEALTHY] == 0.0 and features[_RATIO] < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
+        teaches = running and not self.troubled and (not doubtful or self._is_proven(now_us))
         if teaches and now_us - self._frame_us >= FRAME_US:
             self._learn(now_us, hertz, (*means, current_cv, flow_cv))
 

@@ -150,7 +150,7 @@ def test_a_pump_that_came_back_turning_backwards_at_another_speed_is_no_new_norm
     assert "raised REVERSE_ROTATION high" in told(run.then(4 * HOUR_S, vsd_frequency=61.0, **backwards))
 
 
-def test_a_run_at_another_speed_that_gives_less_is_learned_once_it_has_lasted() -> None:
+def test_a_run_at_quite_another_speed_that_gives_less_is_learned() -> None:
     run = Run(dataclasses.replace(SETTINGS, settle_s=3 * HOUR_S), step_s=300)
     run.then(2 * DAY_S)
     run.then(4 * HOUR_S, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
