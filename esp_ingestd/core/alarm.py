@@ -33,6 +33,7 @@ Suppressed and out of service are not states of an alarm: a question is not aske
 its own, and one that the wells file does not enable is never asked.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -418,6 +419,11 @@ class Alarm:
         met_us = self.watches[self.diagnosis.questions.index(question)].met_us
         return 0 if met_us == NEVER else now_us - met_us
 
+    def due_us(self) -> float:
+        """When the first of its questions that are met will have been for its on-delay; never if none is."""
+        watched = zip(self.diagnosis.questions, self.watches, strict=True)
+        return min((w.met_us + q.on_delay_us for q, w in watched if w.met_us != NEVER), default=math.inf)
+
     def strongest(self) -> Question | None:
         """The standing question of highest severity; None if none stands."""
         standing = [q for q, watch in zip(self.diagnosis.questions, self.watches, strict=True) if watch.standing]
@@ -521,6 +527,7 @@ def outlined(name: str, outline: Mapping[str, Any]) -> Diagnosis:
         actions=tuple(outline["actions"]),
         resolution_time=outline["resolution_time"],
         outlasts_stop=False,
+        waits_us=0,
         questions=tuple(questions),
     )
 

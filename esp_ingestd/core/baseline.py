@@ -30,6 +30,8 @@ TEMP_DOUBT_K: Final = 60.0
 
 READY_FRAMES: Final = 24
 FRAMES_DOUBTED: Final = 16
+REFERENCE_DOUBTED: Final = 96
+"""A reservoir follows a change of speed for a day; what it loses by then is no wear."""
 CLIP_SPREADS: Final = 4.0
 SPREADS: Final = 4.0
 HALF_DAY_SPREADS: Final = 2.0
@@ -77,7 +79,8 @@ class Baseline:
         self.frames += 1
         share = max(1.0 / self.frames, 1.0 / memory_frames)
         follow = max(share, 0.02)
-        centre, spread, drift, doubted = self.centre, self.spread, self.drift, self.doubt > 0
+        centre, spread, drift = self.centre, self.spread, self.drift
+        doubted = self.doubt > 0 or self.reference_doubt > 0
         clipping = self.frames > FRAMES_DOUBTED // 2
         places = zip(range(QUANTITIES), frame, centre, spread, drift)  # noqa: B905  (all of QUANTITIES)
         for place, value, known, stray, lag in places:
@@ -102,8 +105,8 @@ class Baseline:
             spread[place] = found
             if doubted:
                 self._shift_reference(place, centre[place], known)
-        if doubted and self.frames >= FRAMES_DOUBTED:
-            self.doubt = self.reference_doubt = 0.0
+        if doubted:
+            self._settle_doubts()
         if young:
             self._learn_reference()
 
@@ -113,6 +116,12 @@ class Baseline:
             self.reference[place] += new - old
         elif old > 0:
             self.reference[place] *= new / old
+
+    def _settle_doubts(self) -> None:
+        if self.frames >= FRAMES_DOUBTED:
+            self.doubt = 0.0
+        if self.frames >= REFERENCE_DOUBTED:
+            self.reference_doubt = 0.0
 
     def _learn_reference(self) -> None:
         """Follow the centre while the well is new; the centre is a mean of its own first days by then."""

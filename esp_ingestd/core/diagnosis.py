@@ -5,7 +5,8 @@ Rules:
     2. All questions are asked at each reading; which answer is told is decided afterwards, by precedence within the
        group, so that no question makes another one unreachable.
     3. In an exclusive group an alarm is told unless one that precedes it, at no lower severity, stands. One that
-       comes later and ranks higher ends the other as superseded.
+       comes later and ranks higher ends the other as superseded. A diagnosis that says little waits for a while, as
+       the tree says, while one that precedes it is pending.
     4. A channel that is missing or bad makes a question not assessable: it neither raises nor clears.
     5. A healthy well costs one pass over its channels and one compiled function; nothing is built for it.
     6. What people do, and when they were told, goes by the daemon's clock: shelving, the reminder of a critical alarm,
@@ -422,7 +423,7 @@ class Diagnostician:
                 yield from self._return(visit, alarm)
         elif alarm.stands:
             yield from self._stay(visit, alarm, question)
-        elif not self._explained(visit.patient, alarm, question.severity):
+        elif not (self._explained(visit.patient, alarm, question.severity) or self._waits(visit, alarm, question)):
             self._raise(visit, alarm, question)
             yield self._event(visit, alarm, "raised")
             yield from self._supersede(visit, alarm)
@@ -599,6 +600,14 @@ class Diagnostician:
         return any(
             other.explains and other.severity >= severity and self._precedes(other, alarm)
             for other in patient.alarms.values()
+        )
+
+    def _waits(self, visit: Visit, alarm: Alarm, question: Question) -> bool:
+        """True while one that would explain it is pending, and will be told in time if it is met for long enough."""
+        left_us = question.on_delay_us + alarm.diagnosis.waits_us - alarm.met_for_us(question, visit.now_us)
+        return left_us > 0 and any(
+            not other.stands and other.due_us() <= visit.now_us + left_us and self._precedes(other, alarm)
+            for other in visit.patient.alarms.values()
         )
 
     def _precedes(self, one: Alarm, other: Alarm) -> bool:

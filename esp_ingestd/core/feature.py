@@ -5,10 +5,10 @@ missing or bad, a baseline is still being learned, a setting is not given) is Na
 so it can neither raise nor clear an alarm. The tree turns that into *not assessable*.
 
 Features end in `_ratio` where the newest minute is set against the well's own baseline, in `_mean` where the last half
-hour is, and in `_reference` where half a day is set against what the well was when it was new. Each reads exactly 1 (a
-difference 0) while it is within four spreads of its baseline (a reference two, since half a day varies less), so that
-no limit lies inside a well's own noise. Those that end in `_hour` do not: they do not say whether something moved, but
-what moved more than what.
+hour is, and in `_reference` where half a day (of vibration an hour) is set against what the well was when it was new.
+Each reads exactly 1 (a difference 0) while it is within four spreads of its baseline (a reference two, since half a day
+varies less), so that no limit lies inside a well's own noise. Those that end in `_hour` do not: they do not say whether
+something moved, but what moved more than what.
 """
 
 from typing import Final, NamedTuple
@@ -89,7 +89,7 @@ FEATURES: Final = (
     Feature("pip_reference", "1", "intake pressure, half a day, over what it was when the well was new"),
     Feature("current_reference", "1", "motor current, half a day, over what it was when the well was new"),
     Feature("temp_reference", "K", "motor temperature, half a day, over what it was when the well was new"),
-    Feature("vibration_reference", "1", "vibration, half a day, over what it was when the well was new"),
+    Feature("vibration_reference", "1", "vibration, an hour, over what it was when the well was new"),
     Feature("head_reference", "1", "pressure over the pump, half a day, over what it was when the well was new"),
     Feature("current_cv", "%", "coefficient of variation of the motor current, half an hour"),
     Feature("flow_cv", "%", "coefficient of variation of the flow, half an hour"),

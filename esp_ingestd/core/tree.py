@@ -97,6 +97,8 @@ class Diagnosis:
     resolution_time: str
     outlasts_stop: bool
     """As its group says."""
+    waits_us: int
+    """For how long beyond its on-delay it is held back while one that would explain it is pending."""
     questions: tuple[Question, ...]
 
     @property
@@ -322,7 +324,7 @@ class _Reader:
 
     def _diagnosis(self, index: int, entry: Mapping[str, Any], groups: Mapping[str, Group]) -> Diagnosis:
         place = f'diagnosis "{entry.get("name", index + 1)}"'
-        known = {"name", "category", "group", "latched", "message", "actions", "resolution_time", "question"}
+        known = {"name", "category", "group", "latched", "message", "actions", "resolution_time", "question", "waits_s"}
         self._unknown_keys(entry, known, place)
         name = self._text(entry, "name", place, DIAGNOSES)
         if sum(other.get("name") == name for other in self._source["diagnosis"]) > 1:
@@ -345,6 +347,7 @@ class _Reader:
             actions=self._texts(entry, "actions", place, needed=True),
             resolution_time=self._text(entry, "resolution_time", place),
             outlasts_stop=group in groups and groups[group].outlasts_stop,
+            waits_us=int(self._number(entry, "waits_s", place, 0.0) * 1e6),
             questions=tuple(question for question in questions if question),
         )
 

@@ -2,14 +2,15 @@
 
 A half hour of a well varies by some percent; so a limit on it must lie beyond that, and what creeps is seen late.
 Averaged over longer, the same well varies less: small changes can be told from its habit, and which quantity moved
-more than which. Running only; a pump that stands neither moves a trend nor lets it be forgotten.
+more than which. Of vibration against its reference it is an hour: it is told when it has doubled, and half a day late
+is late. Running only; a pump that stands neither moves a trend nor lets it be forgotten.
 """
 
 from collections.abc import Sequence
 from math import exp
 from typing import Any, Final
 
-from esp_ingestd.core.baseline import AMPERES, FLOW, HEAD, PIP, TEMP
+from esp_ingestd.core.baseline import AMPERES, FLOW, HEAD, PIP, SHAKE, TEMP
 from esp_ingestd.core.feature import NAN
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.scale import REFERRED, Scales
@@ -49,11 +50,15 @@ class Trend:
             step_us = now_us - self._at_us
             step_us = min(LONGEST_US, step_us)
             self._at_us = now_us
+            quick, shake, shook = 1 - exp(-step_us / HOUR_US), values[_SHAKE], half_day[_SHAKE]
             _follow(half_day, values, 1 - exp(-step_us / HALF_DAY_US))
+            half_day[_SHAKE] = shook
+            # One bad reading makes a half hour of any size: none counts for more than a doubling.
+            _follow_one(half_day, _SHAKE, min(shake, 2 * shook), quick)
             inverse = scales.inverse
             hourly = [means[place] * inverse[place] for place in HOURLY]
             hourly.append(current_cv)
-            _follow(self.hour, hourly, 1 - exp(-step_us / HOUR_US))
+            _follow(self.hour, hourly, quick)
         referred = [
             value if value != value else sound if abs(stands - sound) < far else stands  # noqa: PLR0124  (NaN)
             for value, stands, sound, (_, _, far) in zip(values, half_day, _SOUND, reference)  # noqa: B905  (as REFERRED)
@@ -75,11 +80,16 @@ class Trend:
 def _follow(trend: list[float], values: list[float], share: float) -> None:
     """Let each mean follow its value by a share of the way; the first value known is where it begins."""
     for at, value in enumerate(values):
-        if value == value:  # noqa: PLR0124  (NaN: not known)
-            stands = trend[at]
-            trend[at] = stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124
+        _follow_one(trend, at, value, share)
 
 
+def _follow_one(trend: list[float], at: int, value: float, share: float) -> None:
+    if value == value:  # noqa: PLR0124  (NaN: not known)
+        stands = trend[at]
+        trend[at] = stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124
+
+
+_SHAKE: Final = REFERRED.index(SHAKE)
 _TEMP: Final = REFERRED.index(TEMP)
 _SOUND: Final = tuple(0.0 if place == TEMP else 1.0 for place in REFERRED)
 _HOURLY: Final = tuple(enumerate(HOURLY))

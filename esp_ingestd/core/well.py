@@ -182,7 +182,7 @@ PROVEN_US: Final = 10_800 * SECOND_US
 """From its settling on, a run that does not lift as it should teaches nothing for so long: it may turn backwards."""
 NEAR_DOUBT: Final = 0.035
 """Of a baseline moved by two hertz. Of one moved further nobody knows what the pump should lift."""
-NEIGHBOUR_HZ: Final = 0.8
+NEIGHBOUR_HZ: Final = 0.55
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))

@@ -82,6 +82,36 @@ def test_a_group_yields_to_another_and_to_no_third() -> None:
     assert told(run.then(60, motor_current=50, flow_rate=900)) == ["raised LOW_FLOW low"]
 
 
+def run_waiting(on_delay_s: float) -> Run:
+    """A low flow is LOW_FLOW, which for 5 min leaves the word to DEADHEAD, a hot motor for `on_delay_s`."""
+    groups = [{"name": name, "ask": f"{name}?"} for name in ("protection", "production", "data")]
+    degradation = {"name": "degradation", "ask": "degradation?", "yields_to": ["production"]}
+    diagnoses = [
+        diagnosis("DEADHEAD", "production", "motor_temp > 120", "high", on_delay_s=on_delay_s),
+        diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low") | {"waits_s": 300},
+    ]
+    run = Run(tree=Tree.parse({"group": [*groups, degradation], "diagnosis": diagnoses}))
+    assert not run.then(3600)
+    return run
+
+
+def test_one_that_says_little_waits_for_one_that_is_pending() -> None:
+    run = run_waiting(200)
+    assert not run.then(180, **HOT, **SLOW)
+    assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
+
+
+def test_it_waits_no_longer_than_that_one_is_met() -> None:
+    run = run_waiting(200)
+    assert not run.then(180, **HOT, **SLOW)
+    assert told(run.then(60, **SLOW)) == ["raised LOW_FLOW low"]
+
+
+def test_it_does_not_wait_for_one_that_would_come_too_late() -> None:
+    run = run_waiting(1000)
+    assert told(run.then(60, **HOT, **SLOW)) == ["raised LOW_FLOW low"]
+
+
 def test_a_tree_that_does_not_ask_for_silence_tells_of_none() -> None:
     run = run_on()
     at_us = reading(run.at_s).timestamp_us

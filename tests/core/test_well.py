@@ -9,6 +9,7 @@ from core.test_diagnosis import HEALTHY, SETTINGS, START_US, Run, reading, told
 from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
+from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import BASELINES_MOST
@@ -83,6 +84,32 @@ def test_what_creeps_in_over_weeks_is_seen_against_the_first_one() -> None:
         found = run.then(1200, vibration=0.2 * grown * (1 + 0.001 * (run.at_s * 7 % 13)))
     assert told(found) == ["raised VIBRATION medium"]
     assert found[0].evidence["vibration_mean"] < 2 <= found[0].evidence["vibration_reference"]
+
+
+def test_what_a_reservoir_takes_a_day_to_give_back_is_no_wear() -> None:
+    run = Run(step_s=900)
+    run.then(9 * DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    for hour in range(40):
+        run.then(HOUR_S, vsd_frequency=57.0, flow_rate=1800.0 - 10 * min(hour, 20))
+    assert patient.well.baselines[57].reference_doubt == 0
+    assert patient.well.features[FEATURE_INDEX["flow_reference"]] == 1
+
+
+def test_a_speed_at_the_edge_of_a_whole_hertz_is_judged_by_the_one_it_was_learned_at() -> None:
+    run = Run(step_s=900)
+    run.then(DAY_S, vsd_frequency=59.51)
+    run.then(HOUR_S, vsd_frequency=0.0, motor_current=0.0)
+    run.then(DAY_S, vsd_frequency=59.48)
+    (patient,) = run.diagnostician._patients.values()
+    assert set(patient.well.baselines) == {60}
+
+
+def test_one_bad_reading_is_no_vibration_for_hours() -> None:
+    run = Run(step_s=300)
+    run.then(72 * HOUR_S)
+    assert not run.then(300, vibration=40.0)
+    assert not run.then(6 * HOUR_S)
 
 
 def test_a_well_that_goes_through_many_frequencies_keeps_a_bounded_number_of_baselines() -> None:
