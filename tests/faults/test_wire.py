@@ -84,9 +84,9 @@ def test_i1_a_wire_to_the_database_cut_in_the_middle_of_copy(wired: tuple[Site, 
 def test_i1_a_database_that_neither_answers_nor_closes(wired: tuple[Site, Wire, Wire]) -> None:
     site, to_database, _ = wired
     to_database.stall()
-    site.await_that(lambda: site.metric("readings_spooled") > 0)
-    assert site.metric('store_errors_total{kind="timeout"}') >= 1
-    assert site.metric("database_connected") == 0
+    # A batch may go to the spool for being slow, before the one that is being written is given up.
+    site.await_that(lambda: site.metric('store_errors_total{kind="timeout"}') >= 1)
+    site.await_that(lambda: site.metric("readings_spooled") > 0 and site.metric("database_connected") == 0)
     to_database.flow()
     site.await_that(lambda: site.metric("readings_spooled") == 0)
     site.finish()
