@@ -15,6 +15,8 @@ Rules:
        marked as published, so that it is told once the broker takes it.
     5. A command is acknowledged as a reading is: once what it changed is durable and told. At most MOST_COMMANDS are
        under way; beyond that they are dropped and counted, since nothing else bounds what the broker sends at QoS 0.
+    6. What the store does not take in time it is given in smaller parts, by the overflow: live batches that are larger
+       than such a part go there at once, so that intake and the watchdog wait for no slow store.
 """
 
 import asyncio
@@ -32,7 +34,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from esp_ingestd.config import Settings
 from esp_ingestd.core import command as commands
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger, Written
+from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Portion, Trigger, Written
 from esp_ingestd.core.decode import Decoder, Reason
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.flood import FloodGuard
@@ -164,6 +166,7 @@ class Pipeline:
         self._max_bytes = settings.batch.max_in_flight_bytes
         self._batcher = Batcher(max_rows=settings.batch.max_rows, max_age_ms=settings.batch.max_age_ms)
         self._batch_rows = settings.batch.max_rows
+        self._portion = Portion(whole_rows=self._batch_rows, timeout_s=settings.database.write_timeout_s)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -188,6 +191,7 @@ class Pipeline:
         """Rises with every batch written or tried."""
         metrics.readings_in_flight.set_function(lambda: self.in_flight)
         metrics.wells_active.set_function(self._count_active_wells)
+        metrics.rows_at_once.set_function(lambda: min(self._portion.rows, self._batch_rows))
 
     def receive(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
         """Take one delivery in; the hot path, never raises on any input."""
@@ -307,29 +311,27 @@ class Pipeline:
         Cancel: a batch that was stored and not yet removed is sent again, which the keys make harmless.
         """
         overflow = self._overflow
-        rows = self._batch_rows
         while overflow is not None:
             await overflow.filled.wait()
+            parts: list[Batch] = []
+            written: list[Written] = []
             async for attempt in self._attempts():
                 with attempt:
-                    if oldest := await overflow.oldest(rows):
+                    if not parts:
+                        if (oldest := await overflow.oldest(min(self._portion.rows, self._batch_rows))) is None:
+                            continue
                         batch, self._draining_upto = oldest
+                        parts, written = [batch], []
                         self._telling.difference_update(self._told_meanwhile)
                         self._told_meanwhile = []  # of an attempt that failed: the spool has those marks
-                        try:
-                            written = await self._drain_store.write(batch)
-                        except Unavailable as unavailable:
-                            if unavailable.kind == "timeout":  # what a slow store cannot take at once, it can in parts
-                                rows = max(rows // 4, 1)
-                            raise
-                        rows = min(4 * rows, self._batch_rows)
-                        self._drained_upto = upto = self._draining_upto
-                        self._published += self._told_meanwhile
-                        self._told_meanwhile = []
-                        self._wake.set()
-                        self._set_away("")
-                        await overflow.remove(upto)
-                        self._count_written(written)
+                    await self._write_parts(self._drain_store, parts, written.append)
+                    self._drained_upto = upto = self._draining_upto
+                    self._published += self._told_meanwhile
+                    self._told_meanwhile = []
+                    self._wake.set()
+                    await overflow.remove(upto)
+                    for each in written:  # only now: what is still in the overflow would be counted twice
+                        self._count_written(each)
 
     async def settle(self) -> None:
         """Acknowledge what is durable, in order, once its alerts are answered, for ever.
@@ -553,39 +555,79 @@ class Pipeline:
                     await self._wake.wait()
 
     async def _make_durable(self, batch: Batch) -> None:
-        """In the store; while that is away, in the overflow; while neither takes it, wait."""
-        if not batch.keeps:
+        """In the store; while that is away or slow, in the overflow; while neither takes it, wait."""
+        if not batch.kept_rows:
             return
+        parts = [batch]
         async for attempt in self._attempts():
             with attempt:
                 self.progress += 1
-                if not self._is_away or self._overflow is None:
+                if self._overflow is None:
+                    await self._write_parts(self._store, parts, self._note_stored)
+                    continue
+                is_refused = attempt.retry_state.attempt_number > 1  # by the overflow: its disk is full, or fails
+                if not self._is_away and (batch.kept_rows <= self._portion.rows or is_refused):
                     try:
-                        await self._store_batch(batch)
+                        await self._write_parts(self._store, parts, self._note_stored)
                     except Unavailable as unavailable:
-                        if self._overflow is None:
-                            raise
                         self._count_unavailable(unavailable)
-                    else:
-                        return
-                await self._spill(batch)
-
-    async def _store_batch(self, batch: Batch) -> None:
-        began = time.perf_counter()
-        written = await self._store.write(batch)
-        self._metrics.batch_write_seconds.observe(time.perf_counter() - began)
-        self._set_away("")
+                await self._spill(self._overflow, batch, parts)
         self._count_rejected(batch)
+
+    async def _write_parts(self, store: Store, parts: list[Batch], note: Callable[[Written], None]) -> None:
+        """Write them all, one that is more than the store takes in time in smaller parts, and note each.
+
+        Raises:
+            Unavailable: `parts` are what is left.
+        """
+        now_s = asyncio.get_running_loop().time
+        portion = self._portion
+        while parts:
+            if (rows := parts[0].kept_rows) > portion.rows:
+                parts[:1] = parts[0].split(portion.rows)
+                continue
+            began_s = now_s()
+            was_whole = portion.is_whole
+            try:
+                written = await store.write(parts[0])
+            except Unavailable as unavailable:
+                if unavailable.kind == "timeout":
+                    portion.cut(rows)
+                    self._tell_portion(rows, was_whole=was_whole)
+                raise
+            took_s = now_s() - began_s
+            self._metrics.batch_write_seconds.observe(took_s)
+            del parts[0]
+            note(written)
+            self._set_away("")
+            portion.grow(rows, took_s)
+            self._tell_portion(rows, was_whole=was_whole)
+
+    def _tell_portion(self, rows: int, *, was_whole: bool) -> None:
+        if was_whole and not self._portion.is_whole:
+            _log.warning(
+                "database takes too long: it is given less at once",
+                rows=rows,
+                rows_at_once=self._portion.rows,
+                write_timeout_s=self._portion.timeout_s,
+                see="locks in pg_stat_activity; the load of its disk; if it is always so: database.write_timeout_s",
+            )
+        elif self._portion.is_whole and not was_whole:
+            _log.info("database takes whole batches again")
+
+    def _note_stored(self, written: Written) -> None:
+        self.progress += 1
         self._count_written(written)
 
-    async def _spill(self, batch: Batch) -> None:
-        assert self._overflow is not None  # noqa: S101 - only then is a batch spilled
-        try:
-            batch.spooled_as = await self._overflow.append(batch)
-        except Unavailable:
-            self._is_away = False  # the next attempt asks the store again
-            raise
-        self._count_rejected(batch)
+    async def _spill(self, overflow: Overflow, batch: Batch, parts: list[Batch]) -> None:
+        while parts:
+            try:
+                number = await overflow.append(parts[0])
+            except Unavailable:
+                self._is_away = False  # the next attempt asks the store again
+                raise
+            if parts.pop(0).events:
+                batch.spooled_as = batch.spooled_as or number  # of the first: what is told is marked by either road
 
     def _attempts(self) -> AsyncRetrying:
         """The only retry policy: for ever, with growing pauses and jitter."""

@@ -157,6 +157,9 @@ class Metrics:
         self.batch_write_seconds = Histogram(
             PREFIX + "batch_write_seconds", "Writing a batch to the database", buckets=WRITE_BOUNDS_S, registry=registry
         )
+        self.rows_at_once = gauge(
+            "database_rows_at_once", "Most rows that the database is given at once: fewer after it took too long"
+        )
         self.reading_delay = DelayHistogram(PREFIX + "reading_delay_seconds", "From arrival of a reading to durable")
         self.alert_delay = DelayHistogram(
             PREFIX + "alert_delay_seconds", "From arrival of a reading to its alert accepted by the broker"

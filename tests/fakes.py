@@ -71,6 +71,8 @@ class FakeStore:
         self.faults_of_marking = 0
         self.most_rows = 1_000_000
         """More at once it does not take in time."""
+        self.row_s = 0.0
+        """How long a row takes; a write may take ten seconds."""
         self.attempts = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -82,10 +84,7 @@ class FakeStore:
         await self.gate.wait()
         if self.passes_one:
             self.gate.clear()
-        if self.faults:
-            raise self.faults.popleft()
-        if self.is_away or len(batch.readings) > self.most_rows:
-            raise Unavailable("store is away or slow", kind="connection" if self.is_away else "timeout")
+        await self._take_time(batch.kept_rows)
         refused = [reading for reading in batch.readings if self.refuses(reading)]
         before = len(self.rows)
         for reading in batch.readings:
@@ -103,6 +102,16 @@ class FakeStore:
         stored = len(self.rows) - before
         await asyncio.sleep(0)  # committed, and the answer is on its way
         return Written(stored, len(batch.readings) - stored - len(refused), [(each, "no") for each in refused])
+
+    async def _take_time(self, rows: int) -> None:
+        if self.faults:
+            raise self.faults.popleft()
+        if self.is_away or rows > self.most_rows:
+            raise Unavailable("store is away or slow", kind="connection" if self.is_away else "timeout")
+        if self.row_s:
+            await asyncio.sleep(min(self.row_s * rows, 10.0))
+            if self.row_s * rows > 10.0:
+                raise Unavailable("store is slow", kind="timeout")
 
     async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
         await asyncio.sleep(0)

@@ -9,9 +9,12 @@ Rules:
        sends nothing more until we acknowledge, so a pause with that many waiting ends the wait.
     4. Nothing in here waits or reads a clock; time comes in microseconds. A clock that is set back closes the batch:
        nobody knows its age then.
+    5. What the store did not take in time it is given in parts, a quarter as large after each failure, until they go
+       in; they grow again only as far as the store's own pace says that they will still go in.
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -90,16 +93,29 @@ class Batch:
     """When its newest delivery arrived."""
     trigger: Trigger = Trigger.DRAIN
     spooled_as: int = 0
-    """Its number in the spool, where it is in there and not in the database."""
+    """The number of its events in the spool, where they are in there and not in the database."""
 
     def __bool__(self) -> bool:
         """Whether anything came."""
         return bool(self.deliveries or self.events or self.command_deliveries)
 
     @property
-    def keeps(self) -> bool:
-        """Whether anything of it is to be durable; of commands that are refused nothing is."""
-        return bool(self.readings or self.dead_letters or self.events or self.commands)
+    def kept_rows(self) -> int:
+        """How many rows of it are to be durable; of commands that are refused none is."""
+        return len(self.readings) + len(self.dead_letters) + len(self.events) + len(self.commands)
+
+    def split(self, rows: int) -> "tuple[Batch, Batch]":
+        """The first so many rows that are to be durable, readings before what came of them, and the rest."""
+        first, rest = [Batch(published=self.published, opened_us=self.opened_us) for _ in range(2)]
+        readings, letters = list(self.readings), list(self.dead_letters.items())
+        first.readings, rest.readings = readings[:rows], readings[rows:]
+        rows -= len(first.readings)
+        first.dead_letters, rest.dead_letters = dict(letters[:rows]), dict(letters[rows:])
+        rows -= len(first.dead_letters)
+        first.events, rest.events = self.events[:rows], self.events[rows:]
+        rows -= len(first.events)
+        first.commands, rest.commands = self.commands[:rows], self.commands[rows:]
+        return first, rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +201,28 @@ class Batcher:
         batch, self.open = self.open, Batch(self._readings)
         batch.trigger = trigger
         return batch
+
+
+class Portion:
+    """How many rows a store is given at once: whatever there is, until that took too long."""
+
+    def __init__(self, *, whole_rows: int, timeout_s: float) -> None:
+        """`whole_rows` is what all is well again at; a write may take `timeout_s`."""
+        self._whole_rows = whole_rows
+        self.timeout_s = timeout_s
+        self.rows = sys.maxsize
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is given batches as they are."""
+        return self.rows == sys.maxsize
+
+    def cut(self, rows: int) -> None:
+        """So many took too long."""
+        self.rows = max(min(rows, self.rows) // 4, 1)
+
+    def grow(self, rows: int, took_s: float) -> None:
+        """So many took so long: give four times as many, if at this pace they take half of the time allowed."""
+        more = 4 * self.rows
+        if not self.is_whole and more * took_s <= rows * self.timeout_s / 2:
+            self.rows = more if more < self._whole_rows else sys.maxsize

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from esp_ingestd.core.batch import QUIET_US, WINDOW_DELIVERIES, Batch, Batcher, DeadLetter, Trigger
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.batch import QUIET_US, WINDOW_DELIVERIES, Batch, Batcher, DeadLetter, Portion, Trigger
+from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import KEPT_BYTES, Reason, Rejection
 from esp_ingestd.core.reading import Reading
 
 TOPIC = "esp/WELL-001/telemetry"
 T0 = 1_700_000_000_000_000
 MAX_AGE_US = 100_000
+
+
+EVENT = AlarmEvent(
+    event_id="e",
+    alarm_id="a",
+    well_id="W",
+    timestamp_us=T0,
+    transition="raised",
+    reason="",
+    state="active",
+    role="primary",
+    group="protection",
+    diagnosis="STALL",
+    category="MOTOR_ISSUE",
+    severity="high",
+    confidence=1.0,
+    raised_at_us=T0,
+    message="",
+    evidence={},
+    path=(),
+    actions=(),
+    resolution_time="",
+    recurring=False,
+    count=1,
+    tree_version="v",
+    telemetry_snapshot={},
+)
+
+COMMAND = CommandRecord(
+    command_id="c",
+    received_us=T0,
+    well_id="W",
+    alarm_id="a",
+    command="acknowledge",
+    by="me",
+    comment="",
+    duration_s=0.0,
+)
 
 
 def reading(second: int, received_us: int = T0) -> Reading:
@@ -126,6 +167,40 @@ def test_a_fingerprint_is_the_same_in_every_version() -> None:
     assert letter.fingerprint == hashlib.sha256(b"a/b\x003\x00xyz").digest()
 
 
+def test_a_store_that_takes_too_long_is_given_a_quarter_and_never_nothing() -> None:
+    portion = Portion(whole_rows=5_000, timeout_s=10.0)
+    assert portion.is_whole
+    given = []
+    for _ in range(8):
+        portion.cut(min(portion.rows, 5_000))
+        given.append(portion.rows)
+    assert given == [1_250, 312, 78, 19, 4, 1, 1, 1]
+
+
+def test_the_portion_grows_while_the_pace_of_the_store_allows_it() -> None:
+    portion = Portion(whole_rows=5_000, timeout_s=10.0)
+    portion.grow(5_000, 60.0)
+    assert portion.rows > 5_000
+    portion.cut(5_000)
+    portion.grow(1_250, 1.3)  # four times as much would take 5.2 s of 10
+    assert portion.rows == 1_250
+    portion.cut(1_250)
+    portion.grow(100, 0.1)
+    assert portion.rows == 1_248
+    portion.grow(100, 0.1)
+    assert portion.rows == 1_248 * 4
+    portion.grow(5, 0.0)
+    assert portion.is_whole
+
+
+def test_a_smaller_write_that_took_too_long_counts_more_than_a_larger_one() -> None:
+    """The live road and that of the backlog share one portion."""
+    portion = Portion(whole_rows=5_000, timeout_s=10.0)
+    portion.cut(40)
+    portion.cut(5_000)
+    assert portion.rows == 2
+
+
 # --------------------------------------------------------------------------------------------------- properties
 
 messages = st.lists(
@@ -185,3 +260,33 @@ def test_the_wait_ends_when_the_batch_falls_due_and_not_before(pauses_us: list[i
         assert left_us > 0
         assert waiting.due(now_us + left_us - 1) is None
         assert waiting.due(now_us + left_us) is not None
+
+
+@given(
+    readings=st.integers(min_value=0, max_value=5),
+    letters=st.integers(min_value=0, max_value=5),
+    events=st.integers(min_value=0, max_value=5),
+    commands=st.integers(min_value=0, max_value=5),
+    rows=st.integers(min_value=1, max_value=25),
+)
+def test_a_batch_that_is_split_conserves_what_is_to_be_durable_and_its_order(
+    readings: int, letters: int, events: int, commands: int, rows: int
+) -> None:
+    whole = Batch(
+        readings=tuple(reading(number) for number in range(readings)),
+        dead_letters={bytes([n]): DeadLetter("t", bytes([n]), Reason.NOT_JSON, {}, T0, T0) for n in range(letters)},
+        events=[replace(EVENT, event_id=f"e{n}") for n in range(events)],
+        commands=[replace(COMMAND, command_id=f"c{n}") for n in range(commands)],
+        published={"e0": T0},
+        opened_us=T0,
+    )
+    first, rest = whole.split(rows)
+    assert first.kept_rows == min(rows, whole.kept_rows)
+    assert [*first.readings, *rest.readings] == list(whole.readings)
+    assert {**first.dead_letters, **rest.dead_letters} == whole.dead_letters
+    assert first.kept_rows + rest.kept_rows == whole.kept_rows
+    assert first.events + rest.events == whole.events
+    assert first.commands + rest.commands == whole.commands
+    assert not (first.events and rest.readings), "no event before the reading that caused it"
+    for part in (first, rest):
+        assert (part.published, part.opened_us) == (whole.published, T0)

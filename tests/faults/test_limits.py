@@ -143,6 +143,34 @@ async def test_i5_a_database_that_cannot_take_readings_now_gets_them_later(
     assert site.daemon.metrics()["readings_rejected_total"] == 0
 
 
+async def test_i5_a_batch_that_the_database_does_not_take_in_time_goes_in_in_parts(site: Site) -> None:
+    """As one it would be tried for ever: each attempt begins anew."""
+    site.daemon.settings["database"] |= {"write_timeout_s": 2.0}
+    site.daemon.settings["batch"] = {"max_rows": 200}
+    site.daemon.start()
+    await until(site.daemon.is_ready)
+    await site.admin(
+        "CREATE FUNCTION crawl() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.02); RETURN new; END$$",
+        "CREATE TRIGGER crawl BEFORE INSERT ON esp_telemetry FOR EACH ROW EXECUTE FUNCTION crawl()",
+    )
+    site.rtu.send_array(200)  # 4 s
+    await until(lambda: site.daemon.metrics().get("store_errors_total{timeout}"))
+    await until(lambda: site.daemon.metrics()["readings_in_flight"] == 0, "acknowledged")
+    await until(lambda: site.daemon.metrics()["readings_spooled"] == 0, "drained")
+    assert await site.counted() == list(range(200))
+    assert balance(site.daemon) == 0
+    assert site.daemon.metrics()["database_rows_at_once"] <= 50
+    (warned,) = [line for line in site.daemon.said() if "takes too long" in line["event"]]
+    assert (warned["level"], warned["rows"], warned["rows_at_once"]) == ("warning", 200, 50)
+    await site.admin("DROP TRIGGER crawl ON esp_telemetry")
+    while site.daemon.metrics()["database_rows_at_once"] < 200:
+        site.rtu.send_array(50)
+        await until(lambda: site.daemon.at_rest(site.rtu.sent))
+    await until(lambda: site.daemon.metrics()["readings_spooled"] == 0)
+    assert await site.counted() == list(range(site.rtu.sent))
+    assert any("whole batches again" in line["event"] for line in site.daemon.said())
+
+
 async def test_of_several_hosts_the_one_that_can_be_written_to_is_found(
     tmp_path: Path, own_broker: OwnBroker, own_database: OwnDatabase
 ) -> None:

@@ -195,6 +195,7 @@ class World:
         self.store.gate = asyncio.Event()
         self.store.gate.set()
         self.store.is_away = bool(turns) and self.chance(0.3)
+        self.store.most_rows = self.random.choice((1, 3, 1_000_000))
         broker = FakeBroker()
         broker.on_acknowledge = partial(self.check_durable, broker)
         pipeline = self._build(broker)

@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeBroker, FakeStore, settled, stepped
 
 from esp_ingestd.config import Settings, SpoolSettings, Wells
-from esp_ingestd.core.batch import Trigger
+from esp_ingestd.core.batch import Batch, Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.well import WellSettings
@@ -616,6 +616,9 @@ async def test_in_a_flood_low_alarms_are_summed_up_and_each_is_kept() -> None:
     assert (summary["flood"], summary["held_back"]) == (False, 20), "a restart ends it"
 
 
+# ------------------------------------------------------------------------------------------- a store that is slow
+
+
 async def test_a_backlog_goes_into_a_slow_store_in_parts(tmp_path: Path) -> None:
     """What takes longer than a batch may, again at each attempt, would never end."""
     spool = Spool(SpoolSettings(directory=tmp_path))
@@ -631,4 +634,124 @@ async def test_a_backlog_goes_into_a_slow_store_in_parts(tmp_path: Path) -> None
         draining = asyncio.create_task(rig.pipeline.drain_overflow())
         await settled(lambda: len(rig.store.rows) == 40)
         draining.cancel()
+    await spool.close()
+
+
+async def test_a_batch_that_a_slow_store_does_not_take_in_time_goes_by_the_spool_in_parts(tmp_path: Path) -> None:
+    """As one it would be tried for ever; and what comes meanwhile waits for none of it."""
+    spool = Spool(SpoolSettings(directory=tmp_path))
+    await spool.open()
+    rig = Rig(overflow=spool)
+    rig.store.most_rows = 3
+    async with rig.running():
+        for delivery in range(1, 41):
+            rig.deliver(delivery)
+        rig.send("esp/W1/telemetry", b"poison", 41)
+        await settled(lambda: len(rig.broker.acknowledged) == 41)
+        assert (spool.status.batches, spool.status.readings) == (1, 40), "all of it is in one piece on disk"
+        assert rig.counted("database_rows_at_once") == 10
+        attempts = rig.store.attempts
+        for delivery in range(42, 62):
+            rig.deliver(delivery)
+        await settled(lambda: spool.status.readings == 60)
+        assert rig.store.attempts == attempts, "what is more than it takes it is not asked to take"
+        draining = asyncio.create_task(rig.pipeline.drain_overflow())
+        await settled(lambda: not spool.filled.is_set())
+        assert len(rig.store.rows) == 60
+        assert sum(rig.store.letters.values()) == 1
+        assert max(batch.kept_rows for batch in rig.store.batches) <= 3
+        # Counted once each, whatever was tried again.
+        assert rig.counted("readings_stored_total") == 60
+        assert rig.counted("readings_duplicate_total") == 0
+        assert rig.rejected() == 1
+        assert rig.counted("readings_received_total") == 61
+        rig.store.most_rows = 5_000
+        for delivery in range(62, 70):
+            rig.deliver(delivery)
+            await settled(lambda: len(rig.store.rows) == delivery - 1)  # noqa: B023
+        assert rig.counted("database_rows_at_once") == 5_000, "and it is given whole batches again"
+        draining.cancel()
+    await spool.close()
+
+
+async def test_what_was_drained_is_counted_once_it_is_gone_from_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2, where a part of a batch is stored and the rest of it must wait, and where the spool fails then."""
+    spool = Spool(SpoolSettings(directory=tmp_path))
+    await spool.open()
+    rig = Rig(overflow=spool)
+    rig.store.is_away = True
+    remove = spool.remove
+    failures = [Unavailable("disk", kind="spool")]
+
+    async def fail_once(upto: int) -> None:
+        if failures:
+            raise failures.pop()
+        await remove(upto)
+
+    monkeypatch.setattr(spool, "remove", fail_once)
+    async with rig.running():
+        for delivery in range(1, 41):
+            rig.deliver(delivery)
+        await settled(lambda: spool.status.readings == 40)
+        rig.store.is_away = False
+        rig.store.most_rows = 3
+        draining = asyncio.create_task(rig.pipeline.drain_overflow())
+        await settled(lambda: not spool.filled.is_set())
+        await settled(lambda: rig.counted("readings_stored_total") + rig.counted("readings_duplicate_total") >= 40)
+        assert (rig.counted("readings_stored_total"), rig.counted("readings_duplicate_total")) == (0, 40)
+        assert len(rig.store.rows) == 40
+        draining.cancel()
+    await spool.close()
+
+
+@stepped
+async def test_without_a_spool_parts_go_in_at_the_pace_of_the_store_and_are_acknowledged_together() -> None:
+    rig = Rig()
+    rig.store.row_s = 3.0
+    async with rig.running():
+        for delivery in range(1, 21):
+            rig.deliver(delivery)
+        await settled(lambda: len(rig.store.rows) >= 19)
+        assert rig.broker.acknowledged == []
+        assert rig.counted("store_errors_total", kind="timeout") == 2, "20 and 5 at once; then never again"
+        await settled(lambda: rig.broker.acknowledged)
+        assert rig.broker.acknowledged == list(range(1, 21))
+        assert rig.counted("readings_stored_total") == 20
+        assert rig.counted("database_rows_at_once") == 1, "four would take 12 s of the 10 allowed"
+        rig.store.row_s = 0.1
+        rig.deliver(21)
+        await settled(lambda: len(rig.broker.acknowledged) == 21)
+        assert rig.counted("database_rows_at_once") == 4, "four take 0.4 s now"
+
+
+async def test_while_the_spool_fails_a_slow_store_is_asked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it took is not put on disk besides."""
+    spool = Spool(SpoolSettings(directory=tmp_path))
+    await spool.open()
+    rig = Rig(overflow=spool)
+    append = spool.append
+    is_full = True
+
+    async def fail(batch: Batch) -> int:
+        if is_full:
+            raise Unavailable("full", kind="spool_full")
+        return await append(batch)
+
+    monkeypatch.setattr(spool, "append", fail)
+    rig.store.most_rows = 3
+    async with rig.running():
+        for delivery in range(1, 41):
+            rig.deliver(delivery)
+        await settled(lambda: rig.store.rows)
+        rig.store.most_rows = 0
+        is_full = False
+        await settled(lambda: len(rig.broker.acknowledged) == 40)
+        stored = len(rig.store.rows)
+        assert stored > 0
+        assert stored + spool.status.readings == 40
+        assert rig.counted("readings_stored_total") == stored
     await spool.close()
