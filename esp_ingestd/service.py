@@ -39,7 +39,7 @@ from esp_ingestd.mqtt import Mqtt
 from esp_ingestd.pipeline import MOST_COMMANDS, Pipeline
 from esp_ingestd.shipped import core_form, load_tree
 from esp_ingestd.spool import Spool
-from esp_ingestd.telemetry import Metrics
+from esp_ingestd.telemetry import Metrics, PatientLog
 
 PROBE_INTERVAL_S: Final = 2.0
 GC_ALLOCATIONS: Final = (
@@ -56,7 +56,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Service:
     """The daemon."""
 
-    def __init__(self, settings: Settings, config: Path | None = None) -> None:
+    def __init__(self, settings: Settings, config: Path | None = None, log: PatientLog | None = None) -> None:
         """Build the parts; nothing outside is touched. A reload reads `config`, the file of the settings, anew.
 
         Raises:
@@ -67,6 +67,9 @@ class Service:
         self._wells, tree = load_diagnosis(settings)
         self.metrics = Metrics()
         self.metrics.count_reload(tree.version)
+        self._log = log
+        if log is not None:
+            self.metrics.log_lines_lost.set_function(lambda: log.lost)
         self.health = Health("broker", "alerts", "database")
         self.http = HttpServer(settings.http, self.metrics.registry, self.health)
         self.database = Database(settings.database)
@@ -145,10 +148,15 @@ class Service:
             broker=self.broker.address,
             database=self.database.address,
         )
+        unusable: Unavailable | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_unending("http", self.http.serve()), name="http")
-                await self._recover()
+                try:
+                    await self._recover()
+                except Unavailable as unavailable:  # a fault to be told in a line, not one of ours
+                    unusable = unavailable
+                    raise _Stopped from None
                 maintenance = {"rollups": self.maintenance.keep_rollups, "archive": self.maintenance.keep_archive}
                 if not self._settings.maintenance.enabled:
                     maintenance = {"marks": self.maintenance.keep_marks}
@@ -171,6 +179,8 @@ class Service:
             pass
         finally:
             await self._close()
+        if unusable:
+            raise unusable
         _log.info("stopped")
 
     async def _recover(self) -> None:
@@ -349,6 +359,8 @@ class Service:
         notified_at = 0.0
         while True:
             self.pipeline.pass_time()
+            if self._log is not None:
+                self._log.catch_up()
             now = time.monotonic()
             # Waiting for a broker that is away, or with nothing to do, is no fault of ours.
             is_idle = self.pipeline.in_flight == 0 or not self.alerts.connected.is_set()

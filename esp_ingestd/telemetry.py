@@ -7,7 +7,10 @@ Rules:
 """
 
 import logging
+import os
+import select
 import sys
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -48,7 +51,11 @@ STEPS: Final = ("rollups", "health", "archive", "verify", "retention")
 COMMAND_OUTCOMES: Final = ("heeded", "unchanged", "dropped", *(reason.value for reason in Refusal))
 WINDOWS_MIN: Final = {"10m": 10, "1h": 60}
 """Over which annunciations are counted."""
+KEPT_LOG_BYTES: Final = 1_048_576  # some thousand lines: a reader that is only slow misses none
+LAST_LINES_S: Final = 1.0  # how long a process that ends waits for who reads its log
 _US: Final = 1_000_000
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class DelayHistogram(Collector):
@@ -195,6 +202,7 @@ class Metrics:
         self.reload_timestamp = gauge(
             "config_last_reload_success_timestamp_seconds", "When decision tree and wells file were last read and taken"
         )
+        self.log_lines_lost = gauge("log_lines_lost", "Log lines that nobody took in time, since the start")
         self.store = StoreMetrics(registry)
         self.build = Info(PREFIX + "build", "Version of program and decision tree", registry=registry)
         self._begin()
@@ -223,7 +231,72 @@ class Metrics:
             self.build.info({"version": __version__, "tree_version": tree_version})
 
 
-def set_up_log(level: Literal["debug", "info", "warning", "error"], form: Literal["auto", "json", "text"]) -> None:
+class PatientLog(logging.Handler):
+    """Lines to a file descriptor that never wait for who reads it: in write(2) to a full pipe the daemon would stand.
+
+    What cannot be written now is kept, up to KEPT_LOG_BYTES; what comes then is lost, counted, and told of later.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLOUT)
+        self._kept = bytearray()
+        self._told = 0
+        self.lost = 0
+        """Lines, since the start."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep or lose it."""
+        try:
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        except Exception:  # noqa: BLE001 - as the standard library's handlers: no line is worth a fault elsewhere
+            self.handleError(record)
+            return
+        if len(self._kept) + len(line) > KEPT_LOG_BYTES:
+            self.lost += 1
+        else:
+            self._kept += line
+        self._write(0.0)
+
+    def catch_up(self) -> None:
+        """Write what can be written of what is kept, and then how many lines were lost."""
+        self.acquire()
+        try:
+            self._write(0.0)
+            if self.lost > self._told and not self._kept:
+                lost = self.lost
+                _log.warning("log lines were lost: nobody took them", lines=lost - self._told)
+                if self.lost == lost:
+                    self._told = lost
+                self.lost = lost  # where this line is lost too it does not count: it is told again
+        finally:
+            self.release()
+
+    def flush(self) -> None:
+        """Wait a little for who reads; the standard library calls it when the process ends."""
+        self._write(LAST_LINES_S)
+
+    def _write(self, patience_s: float) -> None:
+        until_s = time.monotonic() + patience_s
+        while self._kept and self._ready.poll(1_000 * max(until_s - time.monotonic(), 0.0)):
+            try:
+                # A pipe that is ready has room for this much, pipe(7); of more, write(2) would wait for the rest.
+                written = os.write(self._descriptor, self._kept[: select.PIPE_BUF])
+            except BlockingIOError:  # it is shared with somebody who lets nobody wait
+                return
+            except OSError:  # nobody is there any more, or its disk is full
+                written = len(self._kept)
+                self.lost += self._kept.count(b"\n")
+            del self._kept[:written]
+
+
+def set_up_log(
+    level: Literal["debug", "info", "warning", "error"],
+    form: Literal["auto", "json", "text"],
+    handler: logging.Handler | None = None,
+) -> None:
     """One line an event on standard error, as JSON or for people; the standard library's loggers go the same way."""
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -245,7 +318,7 @@ def set_up_log(level: Literal["debug", "info", "warning", "error"], form: Litera
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import logging
+import os
 import re
+import select
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from esp_ingestd import maintenance
 from esp_ingestd.database.verdict import UNAVAILABLE_KINDS
-from esp_ingestd.telemetry import PREFIX, STEPS, STORE_ERRORS, Metrics
+from esp_ingestd.telemetry import PREFIX, STEPS, STORE_ERRORS, Metrics, PatientLog, set_up_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = {
@@ -130,3 +137,109 @@ def test_promtool_finds_nothing_to_say() -> None:
     faults = (done.stdout + done.stderr).splitlines()
     assert [each for each in faults if not each.endswith('use base unit "seconds" instead of "days"')] == []
     assert {each.split()[0] for each in faults} == DAYS, "counts of archived days, each a file; no durations"
+
+
+# ------------------------------------------------------------------------------------------------------------- log
+
+
+@pytest.fixture
+def log_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], PatientLog]]:
+    """Sets the log up for one test, to this descriptor."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    level = root.level
+
+    def set_up(descriptor: int) -> PatientLog:
+        log = PatientLog(descriptor)
+        set_up_log("warning", "json", log)
+        return log
+
+    yield set_up
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A small one: reader and writer."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4_096)
+    yield reader, writer
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def events(lines: bytes) -> list[str]:
+    return [json.loads(line)["event"] for line in lines.splitlines()]
+
+
+def test_log_lines_that_nobody_reads_are_kept_in_order(
+    log_to: Callable[[int], PatientLog], pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    log = log_to(writer)
+    said = [f"line {number} " + "." * 100 for number in range(500)]
+    for line in said:
+        logging.getLogger("t").warning(line)
+    heard = b""
+    while heard.count(b"\n") < 500:
+        log.catch_up()
+        heard += os.read(reader, 4_096)
+    assert events(heard) == said
+    assert log.lost == 0
+
+
+def test_log_lines_beyond_what_is_kept_are_counted_and_told_of_once(
+    log_to: Callable[[int], PatientLog], pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    log = log_to(writer)
+    line = "." * 10_000
+    for _ in range(300):
+        logging.getLogger("t").warning(line)
+    lost = log.lost
+    assert 190 < lost < 200, "a MiB is kept"
+    heard = b""
+    while b"log lines were lost" not in heard:
+        log.catch_up()
+        heard += os.read(reader, 4_096)
+    log.catch_up()
+    assert not select.select([reader], [], [], 0)[0]
+    assert [*map(len, events(heard)[:-1])] == [10_000] * (300 - lost)
+    assert json.loads(heard.splitlines()[-1])["lines"] == lost
+    assert log.lost == lost
+
+
+def test_what_no_disk_has_room_for_is_counted_and_told_of_once_there_is(
+    log_to: Callable[[int], PatientLog], tmp_path: Path
+) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    log = log_to(descriptor)
+    for _ in range(3):
+        logging.getLogger("t").warning("nobody hears this")
+        log.catch_up()
+    assert log.lost == 3
+    with (tmp_path / "log").open("wb") as room:
+        os.dup2(room.fileno(), descriptor)
+        log.catch_up()
+        log.catch_up()
+    os.close(descriptor)
+    (told,) = (tmp_path / "log").read_text().splitlines()
+    assert json.loads(told)["lines"] == log.lost == 3
+
+
+def test_a_process_that_ends_waits_for_who_is_only_slow(
+    log_to: Callable[[int], PatientLog], pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    log = log_to(writer)
+    heard: list[bytes] = []
+    for number in range(200):
+        logging.getLogger("t").warning("line %d", number)
+    slow = threading.Thread(target=lambda: heard.extend(iter(lambda: os.read(reader, 4_096), b"")))
+    slow.start()
+    log.flush()
+    os.close(writer)
+    os.dup2(reader, writer)  # closed by the fixture
+    slow.join()
+    assert events(b"".join(heard)) == [f"line {number}" for number in range(200)]

@@ -15,21 +15,28 @@ spool = typer.Typer(name="spool", help="Look at what is kept on disk while the d
 def run(config: ConfigOption) -> None:
     """Run the daemon: ingest, diagnose, alert, until SIGTERM or Ctrl-C. SIGHUP reads tree and wells file anew."""
     import asyncio
+    import logging
     import signal
+    import sys
 
     from esp_ingestd.service import Service
-    from esp_ingestd.telemetry import set_up_log
+    from esp_ingestd.telemetry import PatientLog, set_up_log
 
     # Until the service listens for it: what a reload asks for, a start does anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load(config)
-    set_up_log(settings.log.level, settings.log.format)
+    log = PatientLog(sys.stderr.fileno())
+    set_up_log(settings.log.level, settings.log.format, log)
 
     async def serve() -> None:
-        await Service(settings, config).run()
+        await Service(settings, config, log).run()
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve())
+        try:
+            runner.run(serve())
+        except ExceptionGroup:  # one entry of the log, which waits for nobody
+            logging.getLogger(__name__).critical("a task ended, and so does the daemon", exc_info=True)
+            raise typer.Exit(1) from None
 
 
 def check(

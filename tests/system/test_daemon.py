@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
 import os
@@ -174,6 +175,20 @@ async def test_a_taken_http_port_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+async def test_a_spool_that_another_daemon_uses_is_told_in_a_line(tmp_path: Path) -> None:
+    first, second = (Daemon(tmp_path / name, None, NOWHERE, client_id=name, prefix="p") for name in ("one", "two"))
+    for daemon in (first, second):
+        daemon.folder.mkdir()
+    second.settings["spool"] = first.settings["spool"]
+    with first:
+        await until(lambda: first.get("/health/startup")[0] == 200)
+        second.start()
+        assert await second.ended() == 1
+    said = second.log.read_text()
+    assert "another daemon uses it; give each its own" in said
+    assert "Traceback" not in said
+
+
 def _full_disk() -> BinaryIO:
     return Path("/dev/full").open("wb")
 
@@ -196,6 +211,36 @@ async def test_a_log_that_nobody_can_write_changes_no_exit_status(tmp_path: Path
     daemon.settings["batch"] = {"max_rows": 0}
     daemon.start(logging_to=log())
     assert await daemon.ended() == 78
+
+
+def _fill(pipe: int) -> int:
+    """How many bytes there was room for."""
+    os.set_blocking(pipe, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(pipe, b"." * 4_096)
+    os.set_blocking(pipe, True)
+    return filled
+
+
+async def test_a_reader_of_the_log_that_stops_reading_stops_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    filled = _fill(writer)
+    daemon = Daemon(tmp_path, None, NOWHERE, client_id="c", prefix="p")
+    daemon.start(logging_to=os.fdopen(os.dup(writer), "wb"))
+    await until(lambda: daemon.get("/health/live")[0] == 200)
+    heard = b""
+    while b"is still away" not in heard:  # it reads on: nothing is missing
+        heard += await asyncio.to_thread(os.read, reader, 65_536)
+    assert b'"starting"' in heard[filled:]
+    _fill(writer)
+    assert await daemon.stop() == 0
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WATCHDOG_USEC", "no number")
+        daemon.start(logging_to=os.fdopen(writer, "wb"))
+    assert await daemon.ended() == 1, "also where it ends by a fault"
+    os.close(reader)
 
 
 async def test_an_answer_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
