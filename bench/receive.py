@@ -1,7 +1,7 @@
 """Which way of driving paho is fastest: microseconds of CPU a message, for the same messages from a real Mosquitto.
 
 usage: receive.py [MESSAGES]
-Ways: paho's network thread; paho's loop_read from the event loop; ours (mqtt.py). All acknowledge by hand, QoS 1.
+Ways: paho's network thread; paho's loop_read from the event loop; ours (mqtt/wire.py). All acknowledge by hand, QoS 1.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ def by_loop(protocol: MQTTProtocolVersion, port: int, messages: int) -> float:
 
 
 def by_ours(protocol: MQTTProtocolVersion, port: int, messages: int) -> float:
-    """mqtt.py: large reads, PUBLISH taken apart in place, acknowledgements many at once."""
+    """Ours: large reads, PUBLISH taken apart in place, acknowledgements many at once."""
 
     async def receive() -> float:
         done, deliveries, count = asyncio.Event(), [], [0]
@@ -145,7 +145,7 @@ def main() -> None:
     ways: dict[str, Callable[[MQTTProtocolVersion, int, int], float]] = {
         "paho's network thread": by_thread,
         "paho's loop_read": by_loop,
-        "mqtt.py": by_ours,
+        "ours (mqtt/wire.py)": by_ours,
     }
     print(f"{'CPU us a message':<24} {'MQTT 5':>8} {'3.1.1':>8}")
     with tempfile.TemporaryDirectory() as name:

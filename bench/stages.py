@@ -26,7 +26,7 @@ from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import Reading
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import Database, migrate
-from esp_ingestd.mqtt import _Paho
+from esp_ingestd.mqtt.wire import BufferedPaho
 from esp_ingestd.shipped import load_tree
 from esp_ingestd.telemetry import Metrics
 
@@ -60,7 +60,7 @@ def receive(sent: Sequence[Message], protocol: MQTTProtocolVersion) -> None:
         publish(topic.encode(), k % 65_535 + 1, properties + payload) for k, (topic, payload) in enumerate(sent)
     )
     owner = SimpleNamespace(paused=False, connection=1, longest_packet_bytes=2_000_000, receive=lambda *_: None)
-    client = _Paho(owner, protocol, "bench", clean_session=True)  # type: ignore[arg-type]
+    client = BufferedPaho(owner, protocol, "bench", clean_session=True)  # type: ignore[arg-type]
     for at in range(0, len(stream), 65_536):
         client._buffer += stream[at : at + 65_536]  # noqa: SLF001 - measured from inside
         client.take_packets()

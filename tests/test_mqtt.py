@@ -20,7 +20,8 @@ from esp_ingestd import embedded
 from esp_ingestd.config import MqttSettings
 from esp_ingestd.core.decode import KEPT_BYTES
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.mqtt import BACKOFF_MAX_S, HEADERS_BYTES, REFUSED_MAX_S, TAKEN_OVER_MAX_S, Mqtt, _longest_pause_s
+from esp_ingestd.mqtt import BACKOFF_MAX_S, REFUSED_MAX_S, TAKEN_OVER_MAX_S, Mqtt, _longest_pause_s
+from esp_ingestd.mqtt.wire import HEADERS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -262,7 +263,7 @@ async def test_while_paused_nothing_is_read_and_the_session_stays_alive(
 ) -> None:
     """Paused for longer than the broker waits for a sign of life, which only time can show."""
     line = Line(broker, protocol)
-    line.mqtt._settings = line.settings.model_copy(update={"keepalive_s": 3})
+    line.mqtt._opener.settings = line.settings.model_copy(update={"keepalive_s": 3})
     async with line.running() as mqtt:
         mqtt.pause()
         with Peer(broker) as rtu:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from esp_ingestd.core.decode import KEPT_BYTES
-from esp_ingestd.mqtt import HEADERS_BYTES, _Paho
+from esp_ingestd.mqtt.wire import HEADERS_BYTES, BufferedPaho
 
 PROTOCOLS = [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311]
 LONGEST = 1_000 + HEADERS_BYTES
@@ -31,7 +31,7 @@ class Owner(SimpleNamespace):
 
 def make(protocol: MQTTProtocolVersion) -> tuple[Owner, Any]:
     owner = Owner()
-    client = _Paho(owner, protocol, "test", clean_session=True)  # type: ignore[arg-type]
+    client = BufferedPaho(owner, protocol, "test", clean_session=True)  # type: ignore[arg-type]
 
     def end(_code: object) -> None:
         owner.ended += 1
