@@ -18,9 +18,9 @@ docs/diagnosis.md are drawn from both.
        another one explains ends as `superseded` and is PENDING again: it is told once more if it outlives its
        explanation. One whose rule was put out of service, or that compares with a baseline that was reset, ends as
        `reset`.
-    6. Three times within a day is one alarm that keeps coming back: it then stands (`recurring`) until its condition
-       has been gone for a day, and counts. A stop of the well ends that one too; raised again within the day it is
-       recurring from its first moment.
+    6. Three times within a day, or what else the tree says of a diagnosis (`recurs_s`), is one alarm that keeps coming
+       back: it then stands (`recurring`) until its condition has been gone for as long, and counts. A stop of the well
+       ends that one too; raised again within that time it is recurring from its first moment.
     7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
        what was shelved was milder; so does whatever else ends the alarm.
@@ -528,6 +528,7 @@ def outlined(name: str, outline: Mapping[str, Any]) -> Diagnosis:
         resolution_time=outline["resolution_time"],
         outlasts_stop=False,
         waits_us=0,
+        recurs_us=0,
         questions=tuple(questions),
     )
 

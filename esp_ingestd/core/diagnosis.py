@@ -461,10 +461,11 @@ class Diagnostician:
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
         ends = not (alarm.question.states & STANDING_STILL or alarm.diagnosis.outlasts_stop)
+        recurs_us = alarm.diagnosis.recurs_us
         off = visit.patient.well.stopped and ends
         if alarm.latches:
             yield from self._move(visit, alarm, Signal.RETURNED_LATCHING)
-        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < DAY_US)):
+        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < recurs_us)):
             signal = Signal.WELL_OFF if off else Signal.RETURNED
             signal = Signal.RELEASED if alarm.state in LATCHED else signal
             yield from self._end(visit, alarm, signal, "well_off" if off else "returned")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from esp_ingestd.core.alarm import DAY_US, NEVER, RECURRING_COUNT, Alarm, AlarmEvent
+from esp_ingestd.core.alarm import NEVER, RECURRING_COUNT, Alarm, AlarmEvent
 from esp_ingestd.core.command import Command
 from esp_ingestd.core.feature import OFF, TRIP
 from esp_ingestd.core.reading import SECOND_US, Reading
@@ -27,7 +27,7 @@ class Patient:
         self.alarms: dict[int, Alarm] = {}
         """By the diagnosis's place in the tree, whose order is precedence."""
         self.raised: dict[int, list[int]] = {}
-        """When each diagnosis last came within the last day."""
+        """When each diagnosis last came, as far back as it may count as coming back."""
         self.heeded: tuple[str, int] = ("", 0)
         """The command that was heeded last, by its identity, and when."""
         self.relearned = 0
@@ -44,8 +44,8 @@ class Patient:
 
     def came(self, alarm: Alarm, now_us: int) -> bool:
         """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
-        place = alarm.diagnosis.index
-        earlier = [t for t in self.raised.get(place, ()) if now_us - t < DAY_US]
+        place, recurs_us = alarm.diagnosis.index, alarm.diagnosis.recurs_us
+        earlier = [t for t in self.raised.get(place, ()) if now_us - t < recurs_us]
         times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
         return len(times) == RECURRING_COUNT
 

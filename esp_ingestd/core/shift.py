@@ -5,8 +5,8 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
        while current and flow go on as they were. No process does that: a motor that loses its cooling warms by less
        than 1 K a minute, a valve that shuts changes the current.
     2. It stays at its new level for five looks; until then it is suspected, and read by nobody else already.
-    3. Where something else changed meanwhile (a start, a stop, a gap in the data) two pressures must jump by the same
-       factor.
+    3. Where something else changed meanwhile (a start, a stop, another speed, a gap in the data) two pressures must
+       jump by the same factor.
     4. It is over when the value jumps back, or is what it was for five looks.
     5. What jumps once and back was a spike.
     6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
@@ -64,7 +64,7 @@ class Shifts:
         Args:
             sent: in the order of the channels.
             turning: the pump turns.
-            gap: the look before was too long ago to continue from.
+            gap: the look before was too long ago to continue from, or the pump's speed is being changed.
         """
         if gap or turning != self._turning:
             self._turning, self._edge = turning, EDGE_LOOKS

@@ -35,6 +35,7 @@ CATEGORIES: Final = (
     "DATA_QUALITY",
     "UNKNOWN",
 )
+RECURS_S: Final = 86_400.0
 GROUPS: Final = ("protection", "production", "degradation", "data")
 # A feature that is only known where the wells file gives a setting -> that setting.
 NEEDED_SETTING: Final = {
@@ -99,6 +100,8 @@ class Diagnosis:
     """As its group says."""
     waits_us: int
     """For how long beyond its on-delay it is held back while one that would explain it is pending."""
+    recurs_us: int
+    """Raised for the third time within so long it keeps coming back: it stands until it was gone for as long."""
     questions: tuple[Question, ...]
 
     @property
@@ -324,8 +327,8 @@ class _Reader:
 
     def _diagnosis(self, index: int, entry: Mapping[str, Any], groups: Mapping[str, Group]) -> Diagnosis:
         place = f'diagnosis "{entry.get("name", index + 1)}"'
-        known = {"name", "category", "group", "latched", "message", "actions", "resolution_time", "question", "waits_s"}
-        self._unknown_keys(entry, known, place)
+        known = {"name", "category", "group", "latched", "message", "actions", "resolution_time", "question"}
+        self._unknown_keys(entry, known | {"waits_s", "recurs_s"}, place)
         name = self._text(entry, "name", place, DIAGNOSES)
         if sum(other.get("name") == name for other in self._source["diagnosis"]) > 1:
             self._fault(place, "stands more than once")
@@ -348,6 +351,7 @@ class _Reader:
             resolution_time=self._text(entry, "resolution_time", place),
             outlasts_stop=group in groups and groups[group].outlasts_stop,
             waits_us=int(self._number(entry, "waits_s", place, 0.0) * 1e6),
+            recurs_us=int(self._number(entry, "recurs_s", place, RECURS_S) * 1e6),
             questions=tuple(question for question in questions if question),
         )
 

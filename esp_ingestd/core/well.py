@@ -687,7 +687,8 @@ class Well:
         )
         features[_INTERVAL] = self.interval_us / MINUTE_US
         quality = self._quality
-        quality.shifts.look(raw, turning=True, gap=self.gap)
+        changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0
+        quality.shifts.look(raw, turning=True, gap=self.gap or changing)
         features[_FROZEN:_BEFORE] = (
             float(len(quality.frozen(now_us))),
             float(len(quality.dead(now_us, self.interval_us))),
@@ -727,6 +728,7 @@ class Well:
             window.spikes(),
             window.slope(sums.S_PIP) * scales.inverse[normal.PIP],
             window.slope(sums.S_TEMP) / 6,
+            means[sums.S_SHAKE] / self._shake_floor,
         )
         doubtful = features[_HEALTHY] == 0.0 and features[_RATIO] < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
         teaches = running and not self.troubled and (not doubtful or self._is_proven(now_us))
@@ -789,9 +791,13 @@ class Well:
     def _find_scales(self) -> None:
         """Work out the scales anew; those of before stand while the present baseline may not be judged by."""
         hertz = self._bin()
-        found = scales_of(self.baselines.get(hertz) or self._guess(hertz))
+        usual = self.baselines.get(hertz) or self._guess(hertz)
+        found = scales_of(usual)
         if found.known:
             self._scales = found
+            if self.settings.nameplate_current_a is None:
+                # No motor that turns draws a tenth of its current, however small the motor or however coarse the meter.
+                self._idle_a = max(IDLE_A, IDLE_LOAD * usual.centre[normal.AMPERES])
 
     def _astray(self) -> int:
         """How many of flow, intake pressure, current and head left their place over the half hour."""

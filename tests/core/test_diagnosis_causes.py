@@ -109,9 +109,19 @@ def test_what_takes_days_to_grow_is_named_too(
         assert well[0].after_s <= ramp_s + 6 * 3600
 
 
-def test_a_closed_valve_that_no_pressure_shows_is_not_called_gas() -> None:
-    """What remains is a current that fell in one step, and that the step makes unsteady in a window of hours."""
-    without = ("discharge_pressure", "wellhead_pressure")
-    for well in play("deadhead", 1200.0, wells=4, settled_s=3 * 86_400.0, after_s=6 * 3600.0, without=without):
-        assert "NO_FLOW" in raised(well)
+NO_PRESSURE_ABOVE = ("discharge_pressure", "wellhead_pressure")
+
+
+@pytest.mark.parametrize("interval_s", [300.0, 1200.0])
+def test_a_closed_valve_that_no_pressure_shows_is_known_by_the_load_that_it_leaves(interval_s: float) -> None:
+    for well in play(
+        "deadhead", interval_s, wells=4, settled_s=3 * 86_400.0, after_s=6 * 3600.0, without=NO_PRESSURE_ABOVE
+    ):
+        assert raised(well)[0] in {"DEADHEAD", "NO_FLOW"}
         assert not {"GAS_LOCK", "BROKEN_SHAFT", "PUMP_OFF"} & {*raised(well)}
+
+
+@pytest.mark.parametrize("cause", ["gas_lock", "broken_shaft", "pump_off"])
+def test_what_takes_the_load_is_no_closed_valve_where_no_pressure_shows_it(cause: str) -> None:
+    for well in play(cause, 300.0, wells=4, settled_s=2 * 86_400.0, after_s=6 * 3600.0, without=NO_PRESSURE_ABOVE):
+        assert "DEADHEAD" not in raised(well)

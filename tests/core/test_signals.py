@@ -121,6 +121,19 @@ def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> N
     assert not run.then(HOUR_S, **STANDING)
 
 
+def test_a_meter_that_shows_a_twentieth_of_the_usual_current_shows_a_standing_motor() -> None:
+    run = Run(dataclasses.replace(SETTINGS, nameplate_current_a=None), step_s=300)
+    run.then(DAY_S, vsd_frequency=None)
+    assert not run.then(DAY_S, **(STANDING | {"vsd_frequency": None, "motor_current": 3.5, "pip": 1500.0}))
+
+
+def test_vibration_is_told_by_what_it_is_for_half_an_hour_however_it_jumps() -> None:
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    found = [event for _ in range(12) for shakes in (0.3, 0.6) for event in run.then(300, vibration=shakes)]
+    assert told(found) == ["raised VIBRATION medium"]
+
+
 @pytest.mark.parametrize("silent", ["vsd_frequency", "motor_current"])
 def test_a_stop_is_no_surer_for_a_channel_that_is_missing_just_then(silent: str) -> None:
     run = Run(step_s=300)
@@ -576,6 +589,14 @@ def test_a_channel_that_is_not_sent_stays_suspected_and_only_what_is_sure_is_nam
     assert any("unit_shifts 1" in line for line in lines)
 
 
+@pytest.mark.parametrize(("hertz", "said"), [(60.0, ["raised UNIT_SUSPECT low"]), (42.0, [])])
+def test_a_wellhead_that_loses_its_pressure_with_the_speed_is_no_change_of_unit(hertz: float, said: list[str]) -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S, wellhead_pressure=200.0)
+    run.then(180, vsd_frequency=hertz, wellhead_pressure=200.0)
+    assert told(run.then(3600, vsd_frequency=hertz, wellhead_pressure=29.0)) == said
+
+
 def test_a_flow_meter_that_was_set_to_cubic_metres_during_a_stop_is_found_by_what_the_pump_does() -> None:
     run = Run(step_s=300)
     run.then(2 * DAY_S)
@@ -784,6 +805,18 @@ def test_readings_lost_by_chance_are_no_silence_and_a_link_that_was_mended_is_tr
     well.wait(HOUR_S)
     assert told(well.events)[-1:] == LOST_AND_BACK[:1]
     assert well.hear(*[300.0] * 1500, 990.0) == [LOST_AND_BACK[1], *LOST_AND_BACK]
+
+
+def test_a_link_that_fails_again_and_again_is_one_alarm_until_it_was_whole_for_a_fortnight() -> None:
+    well = Heard()
+    whole = [1800.0] * 48
+    well.hear(*whole)
+    assert well.hear(*([9000.0, *whole * 5] * 5)) == [*LOST_AND_BACK * 2, "raised COMM_LOSS medium"]
+    assert (well.events[-1].recurring, well.events[-1].count) == (True, 3)
+    assert well.hear(*whole * 8) == []
+    (cleared,) = well.hear(*whole)
+    assert cleared == "cleared COMM_LOSS medium returned"
+    assert well.events[-1].count == 5
 
 
 def test_a_well_that_was_heard_once_may_have_any_interval() -> None:
