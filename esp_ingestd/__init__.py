@@ -11,7 +11,7 @@
 
 A delivery is acknowledged only when everything that came of it is durable.
 
-Read in this order: core/reading.py, pipeline.py, core/batch.py, core/alarm.py, database/, service.py.
+Read in this order: core/reading.py, pipeline.py, storing.py, core/batch.py, core/alarm.py, database/, service.py.
 """
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""How the stages are joined: intake, batches made durable, acknowledgement; and the only retry policy.
+"""How the stages are joined: intake, alerts and commands, batches made durable (`storing`), acknowledgement.
 
     receive   decode, diagnose, publish the alerts, put it all into the open batch          (called by the broker)
     receive_command  heed or refuse it, publish what changed and the answer, into the same batch        (likewise)
-    write     close a batch when it is due, make it durable: database, else spool, else wait           (task)
+    write     close a batch when it is due, make it durable                                            (task)
+    drain_overflow  what the spool holds goes to the database when that is back              (task of `storing`)
     settle    once a batch is durable and its alerts are answered, acknowledge its deliveries          (task)
-    drain_overflow  what the spool holds goes to the database when that is back                        (task)
 
 Rules:
     1. No acknowledgement before durability: a batch carries its deliveries through all stages (I1).
@@ -15,8 +15,6 @@ Rules:
        marked as published, so that it is told once the broker takes it.
     5. A command is acknowledged as a reading is: once what it changed is durable and told. At most MOST_COMMANDS are
        under way; beyond that they are dropped and counted, since nothing else bounds what the broker sends at QoS 0.
-    6. What the store does not take in time it is given in smaller parts, by the overflow: live batches that are larger
-       than such a part go there at once, so that intake and the watchdog wait for no slow store.
 """
 
 import asyncio
@@ -29,22 +27,21 @@ from functools import partial
 from typing import Protocol
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from esp_ingestd.config import Settings
 from esp_ingestd.core import command as commands
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Portion, Trigger, Written
-from esp_ingestd.core.decode import Decoder, Reason
+from esp_ingestd.core.batch import WINDOW_DELIVERIES, Batch, Batcher, Trigger
+from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.flood import FloodGuard
 from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.errors import Refused, Unavailable
+from esp_ingestd.errors import Unavailable
+from esp_ingestd.storing import RETRY_MAX_S, Overflow, Store, Storing
 from esp_ingestd.telemetry import WINDOWS_MIN, Annunciations, Metrics
 
-RETRY_MAX_S = 2.0  # the longest pause between two attempts: recovery must show within seconds
 HOUR_US = 3_600_000_000
 MOST_COMMANDS = 100  # under way: each waits for its answer to be accepted
 REFUSALS_LOGGED_US = 60_000_000  # a flood of nonsense is one line a minute
@@ -54,34 +51,6 @@ RESTATED = 100  # states that are published again at once: what is new waits beh
 REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class Store(Protocol):
-    """Where batches become durable."""
-
-    async def write(self, batch: Batch) -> Written:
-        """Make a batch durable, or raise Unavailable."""
-
-    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
-        """Note when the broker accepted these events, or raise Unavailable."""
-
-
-class Overflow(Protocol):
-    """Where batches become durable while the store is away."""
-
-    filled: asyncio.Event
-
-    async def append(self, batch: Batch) -> int:
-        """Make a batch durable, or raise Unavailable; its number, which rises."""
-
-    async def oldest(self, max_rows: int) -> tuple[Batch, int] | None:
-        """The oldest batches as one, and the number to remove it by."""
-
-    async def remove(self, upto: int) -> None:
-        """The store has the batches up to this number."""
-
-    async def mark_published(self, event_ids: Sequence[str], at_us: int) -> None:
-        """Note that the broker accepted these events."""
 
 
 class Memory(Protocol):
@@ -145,14 +114,23 @@ class Pipeline:
         """
         self._decoder = decoder
         self._diagnostician = diagnostician
-        self._store = store
-        self._drain_store = drain_store
-        self._overflow = overflow
+        self._wake = asyncio.Event()
+        self._storing = Storing(
+            settings,
+            store=store,
+            drain_store=drain_store,
+            overflow=overflow,
+            metrics=metrics,
+            report=partial(report, "database"),
+            clock=clock,
+            wake=self._wake.set,
+        )
+        self.drain_overflow = self._storing.drain_overflow
+        """A task: bring what overflowed into the store, for ever."""
         self._memory = memory
         self._remembered_us: dict[str, int] = {}
         self._unsettled: set[str] | None = None  # wells that were last remembered with a delay running
         self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
-        self._is_away = False
         self._intake = intake
         self._alerts = alerts
         self._alert_prefix = settings.alerts.topic_prefix
@@ -166,18 +144,12 @@ class Pipeline:
         self._max_bytes = settings.batch.max_in_flight_bytes
         self._batcher = Batcher(max_rows=settings.batch.max_rows, max_age_ms=settings.batch.max_age_ms)
         self._batch_rows = settings.batch.max_rows
-        self._portion = Portion(whole_rows=self._batch_rows, timeout_s=settings.database.write_timeout_s)
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed: deque[Batch] = deque()
         self._durable: asyncio.Queue[Batch] = asyncio.Queue()
         self._under_way = 0  # batches, the open one included, that are not settled
-        self._published: list[str] = []
-        self._telling: set[str] = set()  # events that were published and are not marked yet
         self._states: dict[str, bytes] = {}  # topic -> what it is to hold
-        self._drained_upto = self._draining_upto = 0
-        self._told_meanwhile: list[str] = []  # events told after their batch was read from the overflow
         self._draining = False
         self._rows = self._bytes = 0  # of closed batches that are not settled
         self._last_seen_us: dict[str, int] = {}
@@ -187,11 +159,8 @@ class Pipeline:
         self._refusals_logged_us = 0
         self._replies_refused = False
         self._annunciations = Annunciations()
-        self.progress = 0
-        """Rises with every batch written or tried."""
         metrics.readings_in_flight.set_function(lambda: self.in_flight)
         metrics.wells_active.set_function(self._count_active_wells)
-        metrics.rows_at_once.set_function(lambda: min(self._portion.rows, self._batch_rows))
 
     def receive(self, topic: str, payload: bytes, delivery: int, received_us: int, size_bytes: int) -> None:
         """Take one delivery in; the hot path, never raises on any input."""
@@ -259,10 +228,11 @@ class Pipeline:
         Those that are on their way, or accepted and not marked yet, are left out.
         """
         answers = []
+        storing = self._storing
         for event in events:
             event_id = str(event["event_id"])
-            if event["transition"] and event_id not in self._telling:  # a state alone is restated
-                self._telling.add(event_id)
+            if event["transition"] and not storing.is_telling(event_id):  # a state alone is restated
+                storing.begin_telling(event_id)
                 answer = self._alerts.publish(
                     f"{self._alert_prefix}/{event['well_id']}/events", json.dumps(event).encode()
                 )
@@ -300,38 +270,10 @@ class Pipeline:
         while True:
             batch = await self._next_batch()
             self._count_closed(batch)
-            await self._make_durable(batch)
+            await self._storing.make_durable(batch)
             self._metrics.reading_delay.observe([reading[-1] for reading in batch.readings], self._clock())
             self._durable.put_nowait(batch)
-            await self._mark_published()
-
-    async def drain_overflow(self) -> None:
-        """Bring what overflowed into the store, oldest first, for ever.
-
-        Cancel: a batch that was stored and not yet removed is sent again, which the keys make harmless.
-        """
-        overflow = self._overflow
-        while overflow is not None:
-            await overflow.filled.wait()
-            parts: list[Batch] = []
-            written: list[Written] = []
-            async for attempt in self._attempts():
-                with attempt:
-                    if not parts:
-                        if (oldest := await overflow.oldest(min(self._portion.rows, self._batch_rows))) is None:
-                            continue
-                        batch, self._draining_upto = oldest
-                        parts, written = [batch], []
-                        self._telling.difference_update(self._told_meanwhile)
-                        self._told_meanwhile = []  # of an attempt that failed: the spool has those marks
-                    await self._write_parts(self._drain_store, parts, written.append)
-                    self._drained_upto = upto = self._draining_upto
-                    self._published += self._told_meanwhile
-                    self._told_meanwhile = []
-                    self._wake.set()
-                    await overflow.remove(upto)
-                    for each in written:  # only now: what is still in the overflow would be counted twice
-                        self._count_written(each)
+            await self._storing.mark_told()
 
     async def settle(self) -> None:
         """Acknowledge what is durable, in order, once its alerts are answered, for ever.
@@ -344,7 +286,9 @@ class Pipeline:
                 await asyncio.wait(answers)  # cancelled, it leaves them to the broker: they are not accepted
             await self._remember(batch.snapshots, batch.states)
             if batch.events:
-                await self._note_accepted(batch)
+                self._count_refused([*batch.told.values(), *batch.stated])
+                told = [event_id for event_id, answer in batch.told.items() if not answer.result()]
+                await self._storing.note_told_with(batch, told)
             self._metrics.acknowledged.inc(self._intake.acknowledge(batch.deliveries))
             self._alerts.acknowledge(batch.command_deliveries)
             self._commands -= len(batch.command_deliveries)
@@ -366,14 +310,19 @@ class Pipeline:
         self._intake.pause()
         self._wake.set()
         await self._idle.wait()
-        await self._mark_published()
+        await self._storing.mark_told()
         snapshot = self._diagnostician.snapshot
         await self._remember({well_id: snapshot(well_id) for well_id in self._diagnostician.well_ids()}, {})
 
     @property
     def is_away(self) -> bool:
         """Whether the store takes no batches now."""
-        return self._is_away
+        return self._storing.is_away
+
+    @property
+    def progress(self) -> int:
+        """Rises with every batch written or tried."""
+        return self._storing.progress
 
     @property
     def in_flight(self) -> int:
@@ -403,7 +352,7 @@ class Pipeline:
             well = f"{self._alert_prefix}/{event.well_id}"
             told = None
             if event.transition:
-                self._telling.add(event.event_id)
+                self._storing.begin_telling(event.event_id)
                 if self._flood.holds(event, arrived_us, len(self._diagnostician)):
                     self._metrics.alerts_held_back.inc()
                 else:
@@ -508,7 +457,7 @@ class Pipeline:
             try:
                 await self._memory.save(snapshots, states)
             except Unavailable as unavailable:  # then a crash forgets what these wells learned since
-                self._count_unavailable(unavailable)
+                self._metrics.store_errors.labels(unavailable.kind).inc()
                 _log.error("memory of wells cannot be kept", why=str(unavailable))
 
     def _open_batch(self, now_us: int) -> Batch:
@@ -547,123 +496,12 @@ class Pipeline:
             if self._batcher.open:
                 wait_s = self._batcher.wait_us(now_us) / 1e6
             else:
-                await self._mark_published()
-                if self._published:
+                await self._storing.mark_told()
+                if self._storing.has_told:
                     wait_s = RETRY_MAX_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
-
-    async def _make_durable(self, batch: Batch) -> None:
-        """In the store; while that is away or slow, in the overflow; while neither takes it, wait."""
-        if not batch.kept_rows:
-            return
-        parts = [batch]
-        async for attempt in self._attempts():
-            with attempt:
-                self.progress += 1
-                if self._overflow is None:
-                    await self._write_parts(self._store, parts, self._note_stored)
-                    continue
-                is_refused = attempt.retry_state.attempt_number > 1  # by the overflow: its disk is full, or fails
-                if not self._is_away and (batch.kept_rows <= self._portion.rows or is_refused):
-                    try:
-                        await self._write_parts(self._store, parts, self._note_stored)
-                    except Unavailable as unavailable:
-                        self._count_unavailable(unavailable)
-                await self._spill(self._overflow, batch, parts)
-        self._count_rejected(batch)
-
-    async def _write_parts(self, store: Store, parts: list[Batch], note: Callable[[Written], None]) -> None:
-        """Write them all, one that is more than the store takes in time in smaller parts, and note each.
-
-        Raises:
-            Unavailable: `parts` are what is left.
-        """
-        now_s = asyncio.get_running_loop().time
-        portion = self._portion
-        while parts:
-            if (rows := parts[0].kept_rows) > portion.rows:
-                parts[:1] = parts[0].split(portion.rows)
-                continue
-            began_s = now_s()
-            was_whole = portion.is_whole
-            try:
-                written = await store.write(parts[0])
-            except Unavailable as unavailable:
-                if unavailable.kind == "timeout":
-                    portion.cut(rows)
-                    self._tell_portion(rows, was_whole=was_whole)
-                raise
-            took_s = now_s() - began_s
-            self._metrics.batch_write_seconds.observe(took_s)
-            del parts[0]
-            note(written)
-            self._set_away("")
-            portion.grow(rows, took_s)
-            self._tell_portion(rows, was_whole=was_whole)
-
-    def _tell_portion(self, rows: int, *, was_whole: bool) -> None:
-        if was_whole and not self._portion.is_whole:
-            _log.warning(
-                "database takes too long: it is given less at once",
-                rows=rows,
-                rows_at_once=self._portion.rows,
-                write_timeout_s=self._portion.timeout_s,
-                see="locks in pg_stat_activity; the load of its disk; if it is always so: database.write_timeout_s",
-            )
-        elif self._portion.is_whole and not was_whole:
-            _log.info("database takes whole batches again")
-
-    def _note_stored(self, written: Written) -> None:
-        self.progress += 1
-        self._count_written(written)
-
-    async def _spill(self, overflow: Overflow, batch: Batch, parts: list[Batch]) -> None:
-        while parts:
-            try:
-                number = await overflow.append(parts[0])
-            except Unavailable:
-                self._is_away = False  # the next attempt asks the store again
-                raise
-            if parts.pop(0).events:
-                batch.spooled_as = batch.spooled_as or number  # of the first: what is told is marked by either road
-
-    def _attempts(self) -> AsyncRetrying:
-        """The only retry policy: for ever, with growing pauses and jitter."""
-        return AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=RETRY_MAX_S),
-            before_sleep=self._count_failure,
-        )
-
-    async def _mark_published(self) -> None:
-        if self._published and not self._is_away and not (self._overflow and self._overflow.filled.is_set()):
-            event_ids = self._published.copy()
-            try:
-                await self._store.mark_published(event_ids, self._clock())
-            except Unavailable as unavailable:  # of no batch: whether the store takes those is not known
-                self._metrics.store_errors.labels(unavailable.kind).inc()
-                return
-            except Refused as refused:
-                self._metrics.store_errors.labels("unkept").inc()
-                _log.error("database refuses to mark alarm events as told", count=len(event_ids), why=str(refused))
-            del self._published[: len(event_ids)]
-            self._telling.difference_update(event_ids)
-
-    def _count_failure(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Unavailable):
-            self._count_unavailable(error)
-
-    def _count_unavailable(self, unavailable: Unavailable) -> None:
-        self._metrics.store_errors.labels(unavailable.kind).inc()
-        if not unavailable.kind.startswith("spool"):
-            self._set_away(str(unavailable))
-
-    def _set_away(self, why: str) -> None:
-        self._is_away = bool(why)
-        self._report("database", why)
 
     def _count_closed(self, batch: Batch) -> None:
         metrics = self._metrics
@@ -672,53 +510,18 @@ class Pipeline:
         metrics.batch_rows.observe(batch.rows)
         metrics.batches.labels(batch.trigger.value).inc()
 
-    def _count_rejected(self, batch: Batch) -> None:
-        for reason, count in batch.rejected.items():
-            self._metrics.readings_rejected.labels(reason.value).inc(count)
-
-    def _count_written(self, written: Written) -> None:
-        metrics = self._metrics
-        metrics.readings_stored.inc(written.stored)
-        metrics.readings_duplicate.inc(written.duplicates)
-        if written.refused:
-            metrics.readings_rejected.labels(Reason.REFUSED_BY_DATABASE.value).inc(len(written.refused))
-            reading, why = written.refused[0]
-            _log.warning("database refuses readings", count=len(written.refused), well_id=reading.well_id, why=why)
-        if written.unkept:
-            metrics.store_errors.labels("unkept").inc(len(written.unkept))
-            _log.error("database refuses what goes with readings", count=len(written.unkept), why=written.unkept[0])
-
     def _note_published(self, event_id: str, answer: asyncio.Future[str]) -> None:
         if self._count_refused([answer]):
-            self._telling.discard(event_id)
+            self._storing.note_refused(event_id)
         else:
-            self._published.append(event_id)
-            self._wake.set()
+            self._storing.note_told(event_id)
 
     def _count_told(self, event: AlarmEvent, arrived_us: int, answer: asyncio.Future[str]) -> None:
         if answer.result():
-            self._telling.discard(event.event_id)
+            self._storing.note_refused(event.event_id)
         else:
             self._metrics.alerts_published.labels(event.severity).inc()
             self._metrics.alert_delay.observe([arrived_us], self._clock())
-
-    async def _note_accepted(self, batch: Batch) -> None:
-        self._count_refused([*batch.told.values(), *batch.stated])
-        told = [event_id for event_id, answer in batch.told.items() if not answer.result()]
-        if batch.spooled_as and self._overflow is not None:
-            try:
-                await self._overflow.mark_published(told, self._clock())
-            except Unavailable as unavailable:  # then they are published once more after a crash
-                self._count_unavailable(unavailable)
-            else:
-                if batch.spooled_as > self._drained_upto:  # the marks go to the store with them: nothing piles up here
-                    if batch.spooled_as <= self._draining_upto:
-                        self._told_meanwhile += told
-                    else:
-                        self._telling.difference_update(told)
-                    return
-        self._published += told
-        self._wake.set()
 
     def _note_reply(self, answer: asyncio.Future[str]) -> None:
         """A broker that refuses an answer to a command costs the answer, not the alerts."""

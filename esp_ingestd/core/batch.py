@@ -222,7 +222,11 @@ class Portion:
         self.rows = max(min(rows, self.rows) // 4, 1)
 
     def grow(self, rows: int, took_s: float) -> None:
-        """So many took so long: give four times as many, if at this pace they take half of the time allowed."""
+        """So many took so long: give four times as many, if at this pace they take half of the time allowed.
+
+        What took a hundredth of it is no sign of a slow store, however few rows it was.
+        """
         more = 4 * self.rows
-        if not self.is_whole and more * took_s <= rows * self.timeout_s / 2:
+        is_quick = took_s <= self.timeout_s / 100
+        if not self.is_whole and (is_quick or more * took_s <= rows * self.timeout_s / 2):
             self.rows = more if more < self._whole_rows else sys.maxsize

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from services import FreshDatabase
 
-    from esp_ingestd.pipeline import Store
+    from esp_ingestd.storing import Store
 
 T0 = 1_700_000_000_000_000
 

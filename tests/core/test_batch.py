@@ -185,11 +185,17 @@ def test_the_portion_grows_while_the_pace_of_the_store_allows_it() -> None:
     portion.grow(1_250, 1.3)  # four times as much would take 5.2 s of 10
     assert portion.rows == 1_250
     portion.cut(1_250)
-    portion.grow(100, 0.1)
+    portion.grow(100, 0.2)  # 2.5 s
     assert portion.rows == 1_248
-    portion.grow(100, 0.1)
+    portion.grow(100, 0.2)
+    assert portion.rows == 1_248, "10 s"
+    portion.grow(1, 0.11)
+    assert portion.rows == 1_248
+    portion.grow(1, 0.1)
+    assert portion.rows == 1_248 * 4, "that was quick, though a row alone says nothing of the pace"
+    portion.grow(1_000, 1.0)
     assert portion.rows == 1_248 * 4
-    portion.grow(5, 0.0)
+    portion.grow(1_000, 0.2)
     assert portion.is_whole
 
 

@@ -164,7 +164,7 @@ async def test_i5_a_batch_that_the_database_does_not_take_in_time_goes_in_in_par
     assert (warned["level"], warned["rows"], warned["rows_at_once"]) == ("warning", 200, 50)
     await site.admin("DROP TRIGGER crawl ON esp_telemetry")
     while site.daemon.metrics()["database_rows_at_once"] < 200:
-        site.rtu.send_array(50)
+        site.rtu.send_array(200)
         await until(lambda: site.daemon.at_rest(site.rtu.sent))
     await until(lambda: site.daemon.metrics()["readings_spooled"] == 0)
     assert await site.counted() == list(range(site.rtu.sent))

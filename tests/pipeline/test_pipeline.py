@@ -562,7 +562,7 @@ async def test_what_is_told_only_after_it_was_drained_is_marked_too_and_what_goe
         await settled(lambda: spool.status.readings == 3)
         rig.broker.answer_all()
         await settled(lambda: len(rig.broker.acknowledged) == 3)
-        assert rig.pipeline._published == []
+        assert not rig.pipeline._storing.has_told
         for delivery in range(4, 7):
             rig.deliver(delivery, 10 * delivery, "W2", motor_current=200.0, vsd_frequency=50.0)
         await settled(lambda: spool.status.readings == 6)
@@ -577,8 +577,8 @@ async def test_what_is_told_only_after_it_was_drained_is_marked_too_and_what_goe
         rig.store.gate.set()
         await settled(lambda: len(rig.store.events) == 3)
         await settled(lambda: rig.store.published.keys() == rig.store.events.keys())
-        assert rig.pipeline._published == []
-        assert rig.pipeline._telling == set()
+        assert not rig.pipeline._storing.has_told
+        assert rig.pipeline._storing._telling == set()
         draining.cancel()
     await spool.close()
 
@@ -630,7 +630,7 @@ async def test_a_backlog_goes_into_a_slow_store_in_parts(tmp_path: Path) -> None
             rig.deliver(delivery)
             await settled(lambda: spool.status.readings == delivery)  # noqa: B023
         rig.store.is_away = False
-        rig.store.most_rows = 3
+        rig.store.most_rows = 12
         draining = asyncio.create_task(rig.pipeline.drain_overflow())
         await settled(lambda: len(rig.store.rows) == 40)
         draining.cancel()
@@ -642,7 +642,7 @@ async def test_a_batch_that_a_slow_store_does_not_take_in_time_goes_by_the_spool
     spool = Spool(SpoolSettings(directory=tmp_path))
     await spool.open()
     rig = Rig(overflow=spool)
-    rig.store.most_rows = 3
+    rig.store.most_rows = 12
     async with rig.running():
         for delivery in range(1, 41):
             rig.deliver(delivery)
@@ -650,26 +650,27 @@ async def test_a_batch_that_a_slow_store_does_not_take_in_time_goes_by_the_spool
         await settled(lambda: len(rig.broker.acknowledged) == 41)
         assert (spool.status.batches, spool.status.readings) == (1, 40), "all of it is in one piece on disk"
         assert rig.counted("database_rows_at_once") == 10
+        draining = asyncio.create_task(rig.pipeline.drain_overflow())
+        await settled(lambda: not spool.filled.is_set())
+        draining.cancel()
+        assert not rig.pipeline.is_away
+        rig.pipeline._storing._portion.cut(40)
+        assert rig.counted("database_rows_at_once") <= 10
         attempts = rig.store.attempts
         for delivery in range(42, 62):
             rig.deliver(delivery)
-        await settled(lambda: spool.status.readings == 60)
+        await settled(lambda: spool.status.readings == 20)
         assert rig.store.attempts == attempts, "what is more than it takes it is not asked to take"
         draining = asyncio.create_task(rig.pipeline.drain_overflow())
         await settled(lambda: not spool.filled.is_set())
         assert len(rig.store.rows) == 60
         assert sum(rig.store.letters.values()) == 1
-        assert max(batch.kept_rows for batch in rig.store.batches) <= 3
+        assert max(batch.kept_rows for batch in rig.store.batches) <= 12
         # Counted once each, whatever was tried again.
         assert rig.counted("readings_stored_total") == 60
         assert rig.counted("readings_duplicate_total") == 0
         assert rig.rejected() == 1
         assert rig.counted("readings_received_total") == 61
-        rig.store.most_rows = 5_000
-        for delivery in range(62, 70):
-            rig.deliver(delivery)
-            await settled(lambda: len(rig.store.rows) == delivery - 1)  # noqa: B023
-        assert rig.counted("database_rows_at_once") == 5_000, "and it is given whole batches again"
         draining.cancel()
     await spool.close()
 
@@ -696,7 +697,7 @@ async def test_what_was_drained_is_counted_once_it_is_gone_from_the_spool(
             rig.deliver(delivery)
         await settled(lambda: spool.status.readings == 40)
         rig.store.is_away = False
-        rig.store.most_rows = 3
+        rig.store.most_rows = 12
         draining = asyncio.create_task(rig.pipeline.drain_overflow())
         await settled(lambda: not spool.filled.is_set())
         await settled(lambda: rig.counted("readings_stored_total") + rig.counted("readings_duplicate_total") >= 40)
@@ -724,6 +725,11 @@ async def test_without_a_spool_parts_go_in_at_the_pace_of_the_store_and_are_ackn
         rig.deliver(21)
         await settled(lambda: len(rig.broker.acknowledged) == 21)
         assert rig.counted("database_rows_at_once") == 4, "four take 0.4 s now"
+        rig.store.row_s = 0.0
+        for delivery in range(22, 28):
+            rig.deliver(delivery)
+            await settled(lambda: len(rig.broker.acknowledged) == delivery)  # noqa: B023
+        assert rig.counted("database_rows_at_once") == 5_000, "whole batches again"
 
 
 async def test_while_the_spool_fails_a_slow_store_is_asked_all_the_same(
@@ -742,7 +748,7 @@ async def test_while_the_spool_fails_a_slow_store_is_asked_all_the_same(
         return await append(batch)
 
     monkeypatch.setattr(spool, "append", fail)
-    rig.store.most_rows = 3
+    rig.store.most_rows = 12
     async with rig.running():
         for delivery in range(1, 41):
             rig.deliver(delivery)
