@@ -33,10 +33,11 @@ from esp_ingestd.answer import (
     to_second,
 )
 from esp_ingestd.config import Settings, Wells
+from esp_ingestd.core.cadence import MISSED, SILENCE_US
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, to_iso
 from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.tree import SEVERITIES
-from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, MISSED, SILENCE_US, TURNING_HZ, WellSettings
+from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, TURNING_HZ, WellSettings
 from esp_ingestd.database import Database
 from esp_ingestd.moment import Every, to_words
 from esp_ingestd.story import Story

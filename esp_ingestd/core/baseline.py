@@ -13,18 +13,32 @@ Rules:
 Source: the median of three days in DIAGNOSIS is replaced by a recursive, clipped mean: it needs no memory of days.
 """
 
-from array import array
 from collections.abc import Sequence
+from itertools import chain
+from struct import Struct
 from typing import Any, Final
 
-FLOW, PIP, AMPERES, TEMP, SHAKE, TORQUE, GOR, HEAD, WELLHEAD, CASING, AMPERES_CV, FLOW_CV = range(12)
+from esp_ingestd.core.feature import NAN
+
+FLOW: Final = 0
+PIP: Final = 1
+AMPERES: Final = 2
+TEMP: Final = 3
+SHAKE: Final = 4
+TORQUE: Final = 5
+GOR: Final = 6
+HEAD: Final = 7
+WELLHEAD: Final = 8
+CASING: Final = 9
+AMPERES_CV: Final = 10
+FLOW_CV: Final = 11
 QUANTITIES: Final = 12
 RATIOS: Final = 10
 """The first ten are what ratios are formed of."""
 
 # Exponent of frequency by which the operating point moves, and how little that is known.
-EXPONENTS: Final = (1.4, -0.7, 0.7, 0.0, 1.0, 1.0, 0.0, 0.2, 0.5, 0.0, 0.0, 0.0)
-DOUBTS: Final = (2.2, 2.0, 1.2, 0.8, 2.0, 2.0, 1.0, 1.0, 2.0, 0.5, 2.0, 2.0)
+EXPONENTS: Final = [1.4, -0.7, 0.7, 0.0, 1.0, 1.0, 0.0, 0.2, 0.5, 0.0, 0.0, 0.0]
+DOUBTS: Final = [2.2, 2.0, 1.2, 0.8, 2.0, 2.0, 1.0, 1.0, 2.0, 0.5, 2.0, 2.0]
 TEMP_DOUBT_K: Final = 60.0
 """Doubt about a temperature, K for each unit of the logarithm of frequency."""
 
@@ -43,12 +57,50 @@ CALMED: Final = 0.0008
 a day or three must not widen what is normal for as long as it grows; a habit that has changed does, within weeks."""
 LEAST_SPREAD: Final = 0.004
 LEAST_SPREAD_K: Final = 0.4
+_PACKED: Final = Struct(f"{4 + 4 * QUANTITIES}d")
+
+
+class Normal:
+    """Of one quantity at one frequency: what is normal."""
+
+    __slots__ = ("centre", "drift", "reference", "spread")
+
+    def __init__(self, centre: float = NAN, drift: float = 0.0, spread: float = 0.0, reference: float = NAN) -> None:
+        self.centre = centre
+        self.drift = drift
+        """By how much the centre lags behind: what moves steadily does not vary."""
+        self.spread = spread
+        self.reference = reference
+
+    def learn(self, value: float, share: float, follow: float, *, clipping: bool, settled: bool) -> None:
+        """Follow the mean of a frame.
+
+        Args:
+            value: the mean, in its own unit.
+            share: by how much of the way the centre follows.
+            follow: by how much of the way the spread does.
+            clipping: nothing counts for more than some spreads.
+            settled: the spread changes but slowly.
+        """
+        known, stray, lag = self.centre, self.spread, self.drift
+        if known != known:  # noqa: PLR0124  (NaN: first sight)
+            self.centre, self.spread = value, 0.02 * abs(value)
+            return
+        error, least = value - known, max(0.005 * abs(known), stray)
+        if clipping:
+            limit = CLIP_SPREADS * least
+            if not -limit <= error <= limit:
+                error = limit if error > 0 else -limit
+            self.drift = lag + DRIFT_SHARE * (error - lag)
+        self.centre = known + share * error
+        found = stray + follow * (1.25 * abs(error - lag) - stray)
+        self.spread = max((1 - CALMED) * stray, min(found, (1 + ROUSED) * least)) if settled else found
 
 
 class Baseline:
-    """Normal at one frequency: centre, spread and reference of each quantity."""
+    """Normal at one frequency, quantity by quantity."""
 
-    __slots__ = ("centre", "doubt", "drift", "frames", "reference", "reference_doubt", "reference_frames", "spread")
+    __slots__ = ("doubt", "frames", "of", "reference_doubt", "reference_frames")
 
     def __init__(self) -> None:
         self.frames = 0
@@ -57,18 +109,14 @@ class Baseline:
         """Logarithm of frequency over which it was moved, falling to 0 as the well shows its own values."""
         self.reference_doubt = 0.0
         """The same for the reference."""
-        self.centre = array("d", [float("nan")] * QUANTITIES)
-        self.drift = array("d", [0.0] * QUANTITIES)
-        """By how much the centre lags behind: what moves steadily does not vary."""
-        self.spread = array("d", [0.0] * QUANTITIES)
-        self.reference = array("d", [float("nan")] * QUANTITIES)
+        self.of = [Normal() for _ in range(QUANTITIES)]
 
     @property
     def ready(self) -> bool:
         """It may be judged by."""
         return self.frames >= READY_FRAMES or self.doubt > 0
 
-    def learn(self, frame: Sequence[float], memory_frames: float, *, young: bool) -> None:
+    def learn(self, frame: tuple[float, ...], memory_frames: float, *, young: bool) -> None:
         """Take in one 15-minute frame.
 
         Args:
@@ -79,43 +127,24 @@ class Baseline:
         self.frames += 1
         share = max(1.0 / self.frames, 1.0 / memory_frames)
         follow = max(share, 0.02)
-        centre, spread, drift = self.centre, self.spread, self.drift
         doubted = self.doubt > 0 or self.reference_doubt > 0
         clipping = self.frames > FRAMES_DOUBTED // 2
-        places = zip(range(QUANTITIES), frame, centre, spread, drift)  # noqa: B905  (all of QUANTITIES)
-        for place, value, known, stray, lag in places:
+        settled = self.frames > SETTLED_FRAMES
+        for place, normal in enumerate(self.of):
+            value, known = frame[place], normal.centre
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 continue
-            if known != known:  # noqa: PLR0124  (NaN: first sight)
-                centre[place] = value
-                spread[place] = 0.02 * abs(value)
-                continue
-            error = value - known
-            if clipping:
-                least = 0.005 * abs(known)
-                limit = CLIP_SPREADS * (max(least, stray))
-                if not -limit <= error <= limit:
-                    error = limit if error > 0 else -limit
-                drift[place] = lag + DRIFT_SHARE * (error - lag)
-            centre[place] = known + share * error
-            found = stray + follow * (1.25 * abs(error - lag) - stray)
-            if self.frames > SETTLED_FRAMES:
-                least = max(stray, 0.005 * abs(known))
-                found = max((1 - CALMED) * stray, min(found, (1 + ROUSED) * least))
-            spread[place] = found
-            if doubted:
-                self._shift_reference(place, centre[place], known)
+            normal.learn(value, share, follow, clipping=clipping, settled=settled)
+            if doubted and known == known:  # noqa: PLR0124
+                # While the guess is set right: what the well has lost since new, it has lost at this frequency too.
+                if place == TEMP:
+                    normal.reference += normal.centre - known
+                elif known > 0:
+                    normal.reference *= normal.centre / known
         if doubted:
             self._settle_doubts()
         if young:
             self._learn_reference()
-
-    def _shift_reference(self, place: int, new: float, old: float) -> None:
-        """While the guess is set right: what the well has lost since it was new, it has lost at this frequency too."""
-        if place == TEMP:
-            self.reference[place] += new - old
-        elif old > 0:
-            self.reference[place] *= new / old
 
     def _settle_doubts(self) -> None:
         if self.frames >= FRAMES_DOUBTED:
@@ -128,21 +157,23 @@ class Baseline:
         self.reference_frames += 1
         self.reference_doubt = 0.0
         share = 1.0 / self.reference_frames
-        for place, value in enumerate(self.centre):
-            old = self.reference[place]
-            self.reference[place] = value if old != old else old + share * (value - old)  # noqa: PLR0124  (NaN)
+        for normal in self.of:
+            value, old = normal.centre, normal.reference
+            normal.reference = value if old != old else old + share * (value - old)  # noqa: PLR0124  (NaN)
 
-    def remember(self) -> list[Any]:
-        """As JSON values."""
-        counts = [self.frames, self.reference_frames, self.doubt, self.reference_doubt]
-        return [*counts, list(self.centre), list(self.drift), list(self.spread), list(self.reference)]
+    def packed(self) -> bytes:
+        """The same in few bytes: a well that ran at many frequencies uses one at a time."""
+        counts = (self.frames, self.reference_frames, self.doubt, self.reference_doubt)
+        rows = [(each.centre, each.drift, each.spread, each.reference) for each in self.of]
+        return _PACKED.pack(*counts, *chain(*zip(*rows, strict=True)))
 
     @staticmethod
-    def recalled(remembered: Sequence[Any]) -> "Baseline":
-        """What `remember` gave."""
+    def unpacked(packed: bytes) -> "Baseline":
+        """What `packed` gave."""
         known = Baseline()
-        known.frames, known.reference_frames, known.doubt, known.reference_doubt, *arrays = remembered
-        known.centre, known.drift, known.spread, known.reference = (array("d", values) for values in arrays)
+        *counts, centres, drifts, spreads, references = remembered(packed)
+        known.frames, known.reference_frames, known.doubt, known.reference_doubt = counts
+        known.of = [Normal(*each) for each in zip(centres, drifts, spreads, references, strict=True)]
         return known
 
     def moved(self, ratio: float, distance: float) -> "Baseline":
@@ -150,18 +181,25 @@ class Baseline:
         other = Baseline()
         other.doubt = distance
         other.reference_doubt = self.reference_doubt + distance
-        for place in range(QUANTITIES):
+        for place, each in enumerate(self.of):
             factor = ratio ** EXPONENTS[place]
-            other.centre[place] = self.centre[place] * factor
-            other.spread[place] = self.spread[place] * factor
-            other.reference[place] = self.reference[place] * factor
+            other.of[place] = Normal(each.centre * factor, 0.0, each.spread * factor, each.reference * factor)
         return other
 
     def noise(self) -> list[float]:
         """One spread of each ratio as a share of its centre (of TEMP in K), and no less than is ever believed."""
-        found = [
-            1.0 if not centre else LEAST_SPREAD if (share := spread / abs(centre)) < LEAST_SPREAD else share
-            for centre, spread in zip(self.centre[:RATIOS], self.spread)  # noqa: B905  (only of the ratios)
-        ]
-        found[TEMP] = max(self.spread[TEMP], LEAST_SPREAD_K)
+        found = [max(each.spread / abs(each.centre), LEAST_SPREAD) if each.centre else 1.0 for each in self.of[:RATIOS]]
+        found[TEMP] = max(self.of[TEMP].spread, LEAST_SPREAD_K)
         return found
+
+
+def remembered(packed: bytes) -> list[Any]:
+    """A packed baseline as JSON values; NaN where not known."""
+    numbers = _PACKED.unpack(packed)
+    lists = [list(numbers[at : at + QUANTITIES]) for at in range(4, len(numbers), QUANTITIES)]
+    return [int(numbers[0]), int(numbers[1]), *numbers[2:4], *lists]
+
+
+def recalled(values: Sequence[Any]) -> bytes:
+    """What `remembered` gave, packed."""
+    return _PACKED.pack(*values[:4], *chain(*values[4:]))

@@ -33,6 +33,7 @@ from esp_ingestd.core.alarm import (
     event_id_of,
     outlined,
 )
+from esp_ingestd.core.cadence import SILENCE_US
 from esp_ingestd.core.command import Command, Heeded, Refusal, RefusedError, heeded
 from esp_ingestd.core.feature import FEATURE_INDEX, STATE_NAMES
 from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
@@ -40,7 +41,7 @@ from esp_ingestd.core.patient import STANDING_STILL, Patient, Visit
 from esp_ingestd.core.reading import SECOND_US, Reading, to_iso
 from esp_ingestd.core.telling import answer, confidence, evidence, message, snapshot, with_units
 from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
-from esp_ingestd.core.well import LATE, SILENCE_US, WORKED, Well, WellSettings
+from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
 
 SNAPSHOT_FORM: Final = 3
 READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
@@ -112,10 +113,10 @@ class Diagnostician:
         taken = well.take(reading)
         if taken == LATE:
             return ()
-        met, asked = tree.met_instant(well.state, well.features), tree.instant_bits
         if taken == WORKED:
-            met |= tree.met_windowed(well.state, well.features)
-            asked = tree.all_bits
+            met, asked = tree.met(well.state, well.features), tree.all_bits
+        else:
+            met, asked = tree.met_instant(well.state, well.features), tree.instant_bits
         met &= patient.enabled
         if not met and not patient.alarms:
             return ()

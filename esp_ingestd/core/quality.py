@@ -19,15 +19,23 @@ from math import log
 from typing import Any, Final
 
 from esp_ingestd.core.feature import NAN
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Values
 from esp_ingestd.core.shift import Shifts
 
 PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
-FLOW_AT, PIP_AT, AMPERES_AT, TEMP_AT, SHAKE_AT, HERTZ_AT = range(6)
+FLOW_AT: Final = 0
+PIP_AT: Final = 1
+AMPERES_AT: Final = 2
+TEMP_AT: Final = 3
+SHAKE_AT: Final = 4
+HERTZ_AT: Final = 5
 DISCHARGE_AT: Final = PLACE["discharge_pressure"]
 INTAKE_AT: Final = PLACE["intake_temp"]
 WELLHEAD_AT: Final = PLACE["wellhead_pressure"]
 CASING_AT: Final = PLACE["casing_pressure"]
+UNBALANCE_A_AT: Final = PLACE["current_unbalance"]
+UNBALANCE_V_AT: Final = PLACE["voltage_unbalance"]
+INSULATION_AT: Final = PLACE["insulation_resistance"]
 
 HOLD_US: Final = 900 * SECOND_US
 DEAD_US: Final = 1800 * SECOND_US
@@ -47,11 +55,10 @@ NEVER_LOG: Final = -16.0
 HABIT_US: Final = 172_800 * SECOND_US
 MINUTE_US: Final = 60 * SECOND_US
 JUMP: Final = 0.3
-_JUMPING: Final = (FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT)
-_GAUGES: Final = (PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT)
-_NUMBERED: Final = tuple(enumerate(_GAUGES))
+_JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT]
+_GAUGES: Final = [PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT]
 _TOGETHER: Final = len(_GAUGES)
-ZERO_IS_BAD: Final = (PIP_AT, TEMP_AT, DISCHARGE_AT)
+ZERO_IS_BAD: Final = [PIP_AT, TEMP_AT, DISCHARGE_AT]
 
 
 class Quality:
@@ -75,9 +82,9 @@ class Quality:
     )
 
     def __init__(self) -> None:
-        self.held: tuple[float, ...] = (NAN,) * len(CHANNEL_NAMES)
+        self.held = [NAN] * len(CHANNEL_NAMES)
         """The last value believed of each channel, NaN where unknown."""
-        self._last: Sequence[float | None] = self.held
+        self._last: Values = [*self.held]
         self._doubted: set[int] = set()
         self._absent: dict[int, int] = {}
         self._longest: dict[int, int] = {}
@@ -96,15 +103,16 @@ class Quality:
         """The longest of those times, microseconds."""
         self.shifts = Shifts()
 
-    def take(self, values: Sequence[float | None], last_us: int, now_us: int, interval_us: int) -> None:
+    def take(self, values: Values, last_us: int, now_us: int, interval_us: int) -> None:
         """Work in the values of one reading while the pump turns; `last_us` is the time of the one before."""
-        believed: list[Any] = list(values)
+        filled: list[Any] = list(values)
         if (self._absent or self._broken) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
             self._pass_over(now_us - last_us)
-        if None in values:
-            self._fill(believed, last_us, now_us, max(3 * interval_us, HOLD_US))
+        if some_missing(values):
+            self._fill(filled, last_us, now_us, max(3 * interval_us, HOLD_US))
         elif self._absent:
             self._present(now_us)
+        believed: list[float] = filled
         self._believe(believed)
         self._readings += 1
         if not self._began_us:
@@ -114,26 +122,26 @@ class Quality:
             for place in self.shifts.places:
                 believed[place] = NAN
         self._last = values
-        self.held = tuple(believed)
+        self.held = believed
 
-    def _believe(self, believed: list[Any]) -> None:
+    def _believe(self, believed: list[float]) -> None:
         """Hold jumps until they are confirmed."""
         held, doubted = self.held, self._doubted
         for place in _JUMPING:
-            old = held[place]
-            change, most = believed[place] - old, JUMP * old
+            value, old = believed[place], held[place]
+            change, most = value - old, JUMP * old
             if not -most <= change <= most and old == old:  # noqa: PLR0124  (NaN: nothing known to hold on to)
-                believed[place] = self._doubt(place, believed[place], old)
+                believed[place] = self._doubt(place, value, old)
             elif doubted:
                 doubted.discard(place)
 
-    def _watch_gauges(self, values: Sequence[float | None], believed: list[Any], now_us: int) -> None:
+    def _watch_gauges(self, values: Values, believed: list[float], now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
         last, repeats = self._last, self._repeats
         if values[AMPERES_AT] != last[AMPERES_AT] or values[FLOW_AT] != last[FLOW_AT]:
             self._moved_us = now_us
         moving = repeating = 0
-        for gauge, place in _NUMBERED:
+        for gauge, place in enumerate(_GAUGES):
             value = values[place]
             if value is None:
                 continue
@@ -155,7 +163,7 @@ class Quality:
         else:
             self._since[_TOGETHER] = now_us
 
-    def rest(self, values: Sequence[float | None], last_us: int, now_us: int) -> None:
+    def rest(self, values: Values, last_us: int, now_us: int) -> None:
         """Take the values of a pump that stands: nothing is learned from them.
 
         What was away or repeated one value as it stopped goes on doing so, unless it is seen otherwise: a stop mends
@@ -177,7 +185,7 @@ class Quality:
                 self._repeated[gauge] += self._repeats[gauge]
                 self._repeats[gauge] = 0
         self._last = [self._last[place] if place in still else NAN for place in range(len(values))]
-        self.held = tuple(NAN if value is None else value for value in values)
+        self.held = [NAN if value is None else value for value in values]
         self._doubted.clear()
 
     def _pass_over(self, step_us: int) -> None:
@@ -197,7 +205,7 @@ class Quality:
         """Take back what `remember` gave."""
         held, last, doubted, absent, longest, shifts, *counts = remembered
         self._readings, self._began_us, self._moved_us, *gauges = counts
-        self.held, self._last, self._doubted = tuple(held), tuple(last), set(doubted)
+        self.held, self._last, self._doubted = held, last, set(doubted)
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
         self._repeats, self._since, self._repeated, self._habit, *later = gauges
@@ -207,7 +215,10 @@ class Quality:
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
         """The frozen gauges: place of the channel, and since when."""
         repeats = self._repeats
-        if max(repeats) < FROZEN_READINGS:
+        for times in repeats:
+            if times >= FROZEN_READINGS:
+                break
+        else:
             return []
         together = repeats[_TOGETHER] >= FROZEN_READINGS and self._froze(_TOGETHER, now_us)
         return [
@@ -248,9 +259,7 @@ class Quality:
         for place, since_us in self.dead(now_us, interval_us):
             yield CHANNEL_NAMES[place], "missing_min", (now_us - since_us) / MINUTE_US
 
-    def heard(
-        self, values: Sequence[float | None], bad_channels: Iterable[str], now_us: int
-    ) -> tuple[float | None, ...]:
+    def heard(self, values: Values, bad_channels: Iterable[str], now_us: int) -> Values:
         """The values but for channels out of range or sent in another unit, which no rule may read.
 
         One out of range is missing, also where it never was in it.
@@ -262,7 +271,7 @@ class Quality:
                 self._absent.setdefault(place, now_us)
         return without(values, [*bad, *shifted])
 
-    def _fill(self, believed: list[float | None], last_us: int, now_us: int, hold_us: int) -> None:
+    def _fill(self, believed: Values, last_us: int, now_us: int, hold_us: int) -> None:
         held, absent, shifted = self.held, self._absent, self.shifts.places
         for place, value in enumerate(believed):
             if value is not None:
@@ -315,9 +324,25 @@ class Quality:
         self._since[gauge] = now_us
 
 
-def without(values: Sequence[float | None], places: Iterable[int]) -> tuple[float | None, ...]:
+def some_missing(values: Values) -> bool:
+    """Whether any of the values is."""
+    for value in values:  # noqa: SIM110  (a generator costs more than all that it looks at)
+        if value is None:
+            return True
+    return False
+
+
+def without(values: Values, places: Iterable[int]) -> Values:
     """The values but for those at `places`."""
     kept = list(values)
     for place in places:
         kept[place] = None
-    return tuple(kept)
+    return kept
+
+
+def without_zeros(values: Values) -> Values:
+    """The values but for gauges that read 0 while the pump turns."""
+    for place in ZERO_IS_BAD:
+        if values[place] == 0.0:
+            return without(values, [each for each in ZERO_IS_BAD if values[each] == 0.0])
+    return values

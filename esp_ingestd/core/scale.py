@@ -22,34 +22,45 @@ from esp_ingestd.core.baseline import (
 )
 from esp_ingestd.core.feature import NAN
 
-REFERRED: Final = (FLOW, PIP, AMPERES, TEMP, SHAKE, HEAD)
+REFERRED: Final = [FLOW, PIP, AMPERES, TEMP, SHAKE, HEAD]
 """What is held against its reference."""
 SPIKE: Final = 1.1
+
+
+class Scale:
+    """Of one quantity: by what a mean is multiplied, and between what it reads 1 (of TEMP: 0)."""
+
+    __slots__ = ("high", "inverse", "low")
+
+    def __init__(self, inverse: float, low: float, high: float) -> None:
+        self.inverse = inverse
+        self.low = low
+        self.high = high
+
+
+class Bound:
+    """Of one quantity that has a reference: what that is, and within what its ratio (of TEMP: rise) is sound."""
+
+    __slots__ = ("far", "place", "reference")
+
+    def __init__(self, place: int, reference: float, far: float) -> None:
+        self.place = place
+        self.reference = reference
+        self.far = far
 
 
 class Scales:
     """What turns means into features; NaN where nothing is known."""
 
-    __slots__ = ("high", "inverse", "low", "reference", "spike_a", "temp")
+    __slots__ = ("bounds", "of", "spike_a", "temp")
 
-    def __init__(
-        self,
-        inverse: list[float],
-        low: list[float],
-        high: list[float],
-        temp: float,
-        reference: list[tuple[int, float, float]],
-        spike_a: float,
-    ) -> None:
-        self.inverse = inverse
-        """By what a mean is multiplied, in the order of the quantities."""
-        self.low = low
-        self.high = high
-        """Between these a mean reads 1 (of TEMP: 0)."""
+    def __init__(self, of: list[Scale], temp: float, bounds: list[Bound], spike_a: float) -> None:
+        self.of = of
+        """In the order of the quantities."""
         self.temp = temp
         """What is taken from a motor temperature, degC."""
-        self.reference = reference
-        """In the order of REFERRED: the quantity, its reference, and within what its ratio (of TEMP: rise) is sound."""
+        self.bounds = bounds
+        """In the order of REFERRED."""
         self.spike_a = spike_a
         """A current above it is a spike."""
 
@@ -58,19 +69,18 @@ class Scales:
         """A baseline stands behind them."""
         return self is not UNKNOWN_SCALES
 
-    def ratios(self, means: list[float]) -> list[float]:
-        """The means over what is normal for each, the temperature less what is normal for it."""
-        found = [
-            1.0 if least < value < most else value * one
-            for value, one, least, most in zip(means, self.inverse, self.low, self.high)  # noqa: B905  (RATIOS of each)
-        ]
-        temp = means[TEMP]
-        found[TEMP] = 0.0 if self.low[TEMP] < temp < self.high[TEMP] else temp - self.temp
-        return found
+    def ratios(self, means: list[float], into: list[float], at: int) -> None:
+        """Put the means over what is normal for each, the temperature less that, into places from `at` on."""
+        for place, scale in enumerate(self.of):
+            value = means[place]
+            into[at + place] = 1.0 if scale.low < value < scale.high else value * scale.inverse
+        temp, scale = means[TEMP], self.of[TEMP]
+        into[at + TEMP] = 0.0 if scale.low < temp < scale.high else temp - self.temp
 
 
-_UNKNOWN: Final = [NAN] * RATIOS
-UNKNOWN_SCALES: Final = Scales(_UNKNOWN, _UNKNOWN, _UNKNOWN, NAN, [(place, NAN, NAN) for place in REFERRED], NAN)
+UNKNOWN_SCALES: Final = Scales(
+    [Scale(NAN, NAN, NAN) for _ in range(RATIOS)], NAN, [Bound(place, NAN, NAN) for place in REFERRED], NAN
+)
 
 
 def scales_of(usual: Baseline) -> Scales:
@@ -78,19 +88,15 @@ def scales_of(usual: Baseline) -> Scales:
     if not usual.ready:
         return UNKNOWN_SCALES
     doubt, noise, far = usual.doubt, usual.noise(), max(usual.reference_doubt, usual.doubt)
-    inverse: list[float] = []
-    low: list[float] = []
-    high: list[float] = []
-    for centre, one, own in zip(usual.centre, noise, DOUBTS):  # noqa: B905  (RATIOS of each)
-        stray = centre * (SPREADS * one + own * doubt)
-        inverse.append(1.0 / centre if centre > 0 else NAN)
-        low.append(centre - stray)
-        high.append(centre + stray)
-    temp, stray = usual.centre[TEMP], SPREADS * noise[TEMP] + TEMP_DOUBT_K * doubt
-    low[TEMP], high[TEMP] = temp - stray, temp + stray
-    first = usual.reference
-    reference = [(at, first[at] or NAN, HALF_DAY_SPREADS * noise[at] + own * far) for at, own in _REFERRED_DOUBTS]
-    return Scales(inverse, low, high, temp, reference, SPIKE * usual.centre[AMPERES])
-
-
-_REFERRED_DOUBTS: Final = tuple((place, TEMP_DOUBT_K if place == TEMP else DOUBTS[place]) for place in REFERRED)
+    of: list[Scale] = []
+    for place in range(RATIOS):
+        centre = usual.of[place].centre
+        stray = centre * (SPREADS * noise[place] + DOUBTS[place] * doubt)
+        of.append(Scale(1.0 / centre if centre > 0 else NAN, centre - stray, centre + stray))
+    temp, stray = usual.of[TEMP].centre, SPREADS * noise[TEMP] + TEMP_DOUBT_K * doubt
+    of[TEMP].low, of[TEMP].high = temp - stray, temp + stray
+    bounds: list[Bound] = []
+    for place in REFERRED:
+        doubted = TEMP_DOUBT_K if place == TEMP else DOUBTS[place]
+        bounds.append(Bound(place, usual.of[place].reference or NAN, HALF_DAY_SPREADS * noise[place] + doubted * far))
+    return Scales(of, temp, bounds, SPIKE * usual.of[AMPERES].centre)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from esp_ingestd.core.feature import NAN
-from esp_ingestd.core.reading import CHANNEL_NAMES
+from esp_ingestd.core.reading import CHANNEL_NAMES, Values
 
 _PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
 _FLOW: Final = _PLACE["flow_rate"]
@@ -25,8 +25,8 @@ _TEMPERATURES: Final = (_PLACE["motor_temp"], _PLACE["intake_temp"])
 _PRESSURES: Final = tuple(
     _PLACE[name] for name in ("pip", "discharge_pressure", "wellhead_pressure", "casing_pressure")
 )
-_WATCHED: Final = (_FLOW, *_PRESSURES, *_TEMPERATURES)
-_MARKED: Final = (_AMPERES, *_WATCHED)
+_WATCHED: Final = [_FLOW, *_PRESSURES, *_TEMPERATURES]
+_MARKED: Final = [_AMPERES, *_WATCHED]
 
 # psi in kPa, Pa, bar, MPa, kgf/cm2, and back; bbl/d in m3/d, m3/h, l/s, and back (core/unit.py has the sources).
 _PRESSURE_FACTORS: Final = (6.894757, 6894.757, 0.06894757, 0.006894757, 0.0703070, 0.1450377, 0.000145038, 14.50377)
@@ -58,7 +58,7 @@ class Shifts:
         self.places: dict[int, list[float]] = {}
         """Place of a channel that is suspected -> looks, value before, value after, looks at the value before."""
 
-    def look(self, sent: Sequence[float | None], *, turning: bool, gap: bool) -> None:
+    def look(self, sent: Values, *, turning: bool, gap: bool) -> None:
         """Take in the values of a reading, as they were sent.
 
         Args:
@@ -87,7 +87,7 @@ class Shifts:
                 places[place] = [1.0, marks[place], jumped[place][1], 0.0]
         self._remember_marks(sent)
 
-    def _remember_marks(self, sent: Sequence[float | None]) -> None:
+    def _remember_marks(self, sent: Values) -> None:
         """Remember what was sent; a value that jumps only if it is sent again, or is of another unit."""
         marks, doubted = self._marks, self._doubted
         self._edge -= self._edge > 0
@@ -126,7 +126,7 @@ class Shifts:
         self._doubted = set(doubted)
         self.places = {int(place): known for place, known in places.items()}
 
-    def _believable(self, jumped: dict[int, tuple[int, float]], sent: Sequence[float | None]) -> Iterator[int]:
+    def _believable(self, jumped: dict[int, tuple[int, float]], sent: Values) -> Iterator[int]:
         """Of the channels that jumped as if to another unit, those that nothing else explains."""
         pressures = [unit for place, (unit, _) in jumped.items() if place in _PRESSURES]
         steady = not self._edge and _steady(sent[_AMPERES], self._marks[_AMPERES], STEADY_A)
@@ -150,7 +150,7 @@ class Shifts:
         return jumps or known[3] >= LOOKS
 
 
-def _any_jumps(sent: Sequence[float | None], marks: Sequence[float]) -> bool:
+def _any_jumps(sent: Values, marks: list[float]) -> bool:
     """Whether a watched channel is far from where it was; not known before is not far."""
     for place in _WATCHED:
         if (value := sent[place]) is not None:
@@ -161,7 +161,7 @@ def _any_jumps(sent: Sequence[float | None], marks: Sequence[float]) -> bool:
     return False
 
 
-def _mark(sent: Sequence[float | None], marks: list[float]) -> None:
+def _mark(sent: Values, marks: list[float]) -> None:
     for place in _MARKED:
         value = sent[place]
         if value is not None:

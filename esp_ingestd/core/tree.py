@@ -132,10 +132,12 @@ class Tree:
     diagnoses: tuple[Diagnosis, ...]
     """In order of precedence: by group, then as they stand in the file."""
     questions: tuple[Question, ...]
+    met: MetBits
+    """Of all questions."""
     met_instant: MetBits
-    met_windowed: MetBits
+    """Of those that are asked at each reading."""
     instant_bits: int
-    """The questions that are asked at each reading."""
+    """Those."""
     all_bits: int
     relative_bits: int
     """The questions that compare the well with its own normal."""
@@ -218,18 +220,16 @@ class _Reader:
         self._unreachable()
         if self._faults:
             raise TreeError(list(dict.fromkeys(self._faults)))
-        met = [
-            met_bits([(b, s, text) for b, s, text, is_instant in self._compiled if is_instant is want], count)
-            for want, count in ((True, INSTANT_COUNT), (False, len(FEATURES)))
-        ]
+        compiled = [(bit, states, text) for bit, states, text, _ in self._compiled]
+        instant = [(bit, states, text) for bit, states, text, is_instant in self._compiled if is_instant]
         content = json.dumps(self._source, sort_keys=True, default=str).encode()
         return Tree(
             version=hashlib.sha256(content).hexdigest()[:12],
             groups=groups,
             diagnoses=tuple(diagnoses),
             questions=tuple(self._questions),
-            met_instant=met[0],
-            met_windowed=met[1],
+            met_instant=met_bits(instant, INSTANT_COUNT),
+            met=met_bits(compiled, len(FEATURES)),
             instant_bits=sum(question.bit for question in self._questions if question.instant),
             all_bits=(1 << len(self._questions)) - 1,
             relative_bits=sum(q.bit for q in self._questions if any(FEATURES[i].is_relative for i in q.asks)),

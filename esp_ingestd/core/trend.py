@@ -11,11 +11,11 @@ from math import exp
 from typing import Any, Final
 
 from esp_ingestd.core.baseline import AMPERES, FLOW, HEAD, PIP, SHAKE, TEMP
-from esp_ingestd.core.feature import NAN
+from esp_ingestd.core.feature import FEATURE_INDEX, NAN
 from esp_ingestd.core.reading import SECOND_US
-from esp_ingestd.core.scale import REFERRED, Scales
+from esp_ingestd.core.scale import REFERRED, Bound, Scales
 
-HOURLY: Final = (FLOW, PIP, AMPERES, HEAD)
+HOURLY: Final = [FLOW, PIP, AMPERES, HEAD]
 """What is followed over an hour; besides these the variation of the current."""
 HOUR_US: Final = 3600 * SECOND_US
 HALF_DAY_US: Final = 12 * HOUR_US
@@ -36,37 +36,59 @@ class Trend:
         """Over its reference (of TEMP: less it, in K), in the order of REFERRED."""
 
     def take(
-        self, means: list[float], current_cv: float, scales: Scales, now_us: int, *, running: bool
-    ) -> tuple[list[float], list[float]]:
-        """Work in the half hour that ends now, of a pump that runs; NaN where not known.
+        self,
+        means: list[float],
+        current_cv: float,
+        scales: Scales,
+        now_us: int,
+        features: list[float],
+        *,
+        running: bool,
+    ) -> None:
+        """Work in the half hour that ends now and put its features; NaN where not known.
 
-        Returns:
-            The features from `flow_reference` on, and those from `flow_hour` on.
+        Args:
+            means: of the half hour, in the order of the quantities.
+            current_cv: its variation of the current, %.
+            scales: what it is set against.
+            now_us: when it ended.
+            features: where to put those from `flow_reference` and from `flow_hour` on.
+            running: the pump runs; else nothing follows.
         """
-        half_day, reference = self.half_day, scales.reference
-        values = [means[place] / centre for place, centre, _ in reference]
-        values[_TEMP] = means[TEMP] - reference[_TEMP][1]
+        slow = quick = 0.0
         if running:
-            step_us = now_us - self._at_us
-            step_us = min(LONGEST_US, step_us)
+            step_us = min(LONGEST_US, now_us - self._at_us)
             self._at_us = now_us
-            quick, shake, shook = 1 - exp(-step_us / HOUR_US), values[_SHAKE], half_day[_SHAKE]
-            _follow(half_day, values, 1 - exp(-step_us / HALF_DAY_US))
-            half_day[_SHAKE] = shook
-            # One bad reading makes a half hour of any size: none counts for more than a doubling.
-            _follow_one(half_day, _SHAKE, min(shake, 2 * shook), quick)
-            inverse = scales.inverse
-            hourly = [means[place] * inverse[place] for place in HOURLY]
-            hourly.append(current_cv)
-            _follow(self.hour, hourly, quick)
-        referred = [
-            value if value != value else sound if abs(stands - sound) < far else stands  # noqa: PLR0124  (NaN)
-            for value, stands, sound, (_, _, far) in zip(values, half_day, _SOUND, reference)  # noqa: B905  (as REFERRED)
-        ]
-        turns = [values[at] / (half_day[at] or NAN) for at in _TURNS]
-        stands = self.hour
-        known = [stands[at] if means[place] == means[place] else NAN for at, place in _HOURLY]
-        return referred, [*known, stands[-1], *turns]
+            slow, quick = 1 - exp(-step_us / HALF_DAY_US), 1 - exp(-step_us / HOUR_US)
+        self._refer(means, scales.bounds, slow, quick, features)
+        hour = self.hour
+        for at, place in enumerate(HOURLY):
+            value = means[place]
+            hour[at] = _followed(hour[at], value * scales.of[place].inverse, quick)
+            features[_HOUR + at] = hour[at] if value == value else NAN  # noqa: PLR0124  (known)
+        hour[-1] = features[_CV_HOUR] = _followed(hour[-1], current_cv, quick)
+
+    def _refer(self, means: list[float], bounds: list[Bound], slow: float, quick: float, features: list[float]) -> None:
+        """The half day over its reference; of flow and head the half hour over the half day too."""
+        half_day = self.half_day
+        for at, bound in enumerate(bounds):
+            value, stands, sound = means[bound.place], half_day[at], 1.0
+            if at == _TEMP:
+                value, sound = value - bound.reference, 0.0
+            else:
+                value /= bound.reference
+            # One bad reading makes a half hour of any shaking: none counts for more than a doubling.
+            stands = (
+                _followed(stands, min(value, 2 * stands), quick) if at == _SHAKE else _followed(stands, value, slow)
+            )
+            half_day[at] = stands
+            if value != value:  # noqa: PLR0124  (NaN: not known)
+                stands = NAN
+            features[_REFERENCE + at] = sound if abs(stands - sound) < bound.far else stands
+            if at == _FLOW:
+                features[_FLOW_TURN] = value / (stands or NAN)
+            elif at == _HEAD:
+                features[_HEAD_TURN] = value / (stands or NAN)
 
     def remember(self) -> list[Any]:
         """As JSON values."""
@@ -77,20 +99,19 @@ class Trend:
         self._at_us, self.hour, self.half_day = remembered
 
 
-def _follow(trend: list[float], values: list[float], share: float) -> None:
-    """Let each mean follow its value by a share of the way; the first value known is where it begins."""
-    for at, value in enumerate(values):
-        _follow_one(trend, at, value, share)
+def _followed(stands: float, value: float, share: float) -> float:
+    """A mean that has followed a value by a share of the way; the first value known is where it begins."""
+    if not share or value != value:  # noqa: PLR0124  (NaN: not known)
+        return stands
+    return stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124  (NaN)
 
 
-def _follow_one(trend: list[float], at: int, value: float, share: float) -> None:
-    if value == value:  # noqa: PLR0124  (NaN: not known)
-        stands = trend[at]
-        trend[at] = stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124
-
-
-_SHAKE: Final = REFERRED.index(SHAKE)
+_FLOW: Final = REFERRED.index(FLOW)
 _TEMP: Final = REFERRED.index(TEMP)
-_SOUND: Final = tuple(0.0 if place == TEMP else 1.0 for place in REFERRED)
-_HOURLY: Final = tuple(enumerate(HOURLY))
-_TURNS: Final = (REFERRED.index(FLOW), REFERRED.index(HEAD))
+_SHAKE: Final = REFERRED.index(SHAKE)
+_HEAD: Final = REFERRED.index(HEAD)
+_REFERENCE: Final = FEATURE_INDEX["flow_reference"]
+_HOUR: Final = FEATURE_INDEX["flow_hour"]
+_CV_HOUR: Final = FEATURE_INDEX["current_cv_hour"]
+_FLOW_TURN: Final = FEATURE_INDEX["flow_turn"]
+_HEAD_TURN: Final = FEATURE_INDEX["head_turn"]

@@ -20,15 +20,22 @@ Operating state, from drive frequency and motor current:
 """
 
 import dataclasses
-import math
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, Literal
 
-from esp_ingestd.core import baseline as normal
-from esp_ingestd.core import window as sums
-from esp_ingestd.core.baseline import Baseline
+from esp_ingestd.core.baseline import (
+    AMPERES,
+    AMPERES_CV,
+    FLOW,
+    FLOW_CV,
+    HEAD,
+    PIP,
+    SHAKE,
+    TEMP,
+)
+from esp_ingestd.core.cadence import Cadence
 from esp_ingestd.core.clock import AHEAD_US, LAG_US, Clock
 from esp_ingestd.core.feature import (
     FEATURE_INDEX,
@@ -43,16 +50,19 @@ from esp_ingestd.core.feature import (
     UNKNOWN,
     WARM_UP,
 )
+from esp_ingestd.core.learning import Learning
 from esp_ingestd.core.quality import (
     AMPERES_AT,
     FLOW_AT,
     HERTZ_AT,
-    ZERO_IS_BAD,
+    INSULATION_AT,
+    TEMP_AT,
+    UNBALANCE_A_AT,
+    UNBALANCE_V_AT,
     Quality,
-    without,
+    without_zeros,
 )
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
-from esp_ingestd.core.scale import UNKNOWN_SCALES, scales_of
+from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, Values
 from esp_ingestd.core.shift import Shifts
 from esp_ingestd.core.trend import Trend
 from esp_ingestd.core.window import STEP_US, Window
@@ -120,23 +130,9 @@ TURNING_HZ: Final = 5.0
 IDLE_A: Final = 2.0
 IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
-SILENCE_US: Final = 300 * SECOND_US
-MISSED: Final = 3.25
-"""Intervals without a reading: two that got lost are no silence, however unsteady the clock of the RTU."""
-LOST_READINGS: Final = 100
-"""Over how many readings the share of those that get lost is learned."""
-LOST_MOST: Final = 12
-"""More in a row are an outage, not chance."""
-CHANCE_LOG: Final = math.log(3e-5)
-"""How seldom as many readings in a row may get lost by chance as are taken for silence: at 5 min once in 100 days."""
-UNHEARD_US: Final = 7_200 * SECOND_US
-QUIET_MOST_US: Final = 3_600 * SECOND_US
-QUIET_KEPT: Final = 100
-"""A silence is remembered for so many times as long as it was."""
-SAME_STEP: Final = 0.2
 LONG_GAP_US: Final = 1800 * SECOND_US
 RAMP_US: Final = 600 * SECOND_US
-RAMP_READINGS: Final = 3
+RAMP_READINGS: Final = 3.0
 RAMPED: Final = 0.97
 RAMPED_CURRENT: Final = 0.9
 """Of its speed, or of its current where no drive reports: below that a pump was on its way down."""
@@ -165,12 +161,6 @@ STEADY_US: Final = 300 * SECOND_US
 MINUTE_US: Final = 60 * SECOND_US
 FULL_STEP_US: Final = STEP_US - 5 * SECOND_US
 """From then on a step may end: readings come a little early or late."""
-FRAME_US: Final = 870 * SECOND_US
-DAY_US: Final = 86_400 * SECOND_US
-YOUNG_FRAMES: Final = 672
-WAITING: Final = 2 + normal.QUANTITIES
-"""Values of one frame that waits to be learned."""
-BASELINES_MOST: Final = 12
 NOTHING: Final = 0.05
 """Of the usual flow."""
 HEALTHY_FLOW: Final = 0.8
@@ -182,27 +172,29 @@ PROVEN_US: Final = 10_800 * SECOND_US
 """From its settling on, a run that does not lift as it should teaches nothing for so long: it may turn backwards."""
 NEAR_DOUBT: Final = 0.035
 """Of a baseline moved by two hertz. Of one moved further nobody knows what the pump should lift."""
-NEIGHBOUR_HZ: Final = 0.55
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
+_STRAYING: Final = [FLOW, HEAD, PIP, AMPERES]
 _CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
 _RATIO: Final = FEATURE_INDEX["flow_ratio"]
 _MEAN: Final = FEATURE_INDEX["flow_mean"]
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _REST: Final = FEATURE_INDEX["current_cv"]
 
-LATE, TAKEN, WORKED = range(3)
+LATE: Final = 0
+TAKEN: Final = 1
+WORKED: Final = 2
 """What became of a reading: it was late; its instant is known; the windows were worked out too."""
 
 
 _REMEMBERED: Final = (
     "last_us",
     "received_us",
-    "interval_us",
-    "_step_us",
-    "_longest_quiet_us",
-    "_usual_quiet_us",
-    "gap",
+    "_cadence.interval_us",
+    "_cadence.step_us",
+    "_cadence.longest_quiet_us",
+    "_cadence.usual_quiet_us",
+    "_cadence.gap",
     "alarmed",
     "troubled",
     "state",
@@ -217,12 +209,12 @@ _REMEMBERED: Final = (
     "_stopped_us",
     "_off_readings",
     "_resume_us",
-    "_frame_us",
-    "_frames",
+    "_learning.frame_us",
+    "_learning.frames",
     "features",
     "_stopped_before_us",
-    "_lost",
-    "_missed",
+    "_cadence.lost",
+    "_cadence.missed",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -236,40 +228,33 @@ class Well:
     """
 
     __slots__ = (
+        "_base_hz",
         "_before_hz",
+        "_cadence",
         "_changed_us",
         "_clock",
-        "_frame_us",
-        "_frames",
         "_hertz_doubted",
+        "_hold_us",
         "_idle_a",
+        "_learning",
         "_least_psi",
-        "_longest_quiet_us",
-        "_lost",
-        "_missed",
         "_nameplate_a",
         "_off_readings",
         "_peak_speed",
         "_peak_us",
         "_quality",
         "_resume_us",
-        "_scales",
+        "_settle_us",
         "_shake_floor",
         "_speed",
         "_steady_hz",
-        "_step_us",
         "_stopped_before_us",
         "_stopped_us",
         "_trend",
         "_trip_c",
-        "_usual_quiet_us",
-        "_waiting",
         "_window",
         "alarmed",
-        "baselines",
         "features",
-        "gap",
-        "interval_us",
         "last_us",
         "learns",
         "received_us",
@@ -286,25 +271,12 @@ class Well:
         """In the order of FEATURES; one list for the well's life."""
         self.last_us = 0
         self.received_us = 0
-        self.interval_us = 0
-        """The usual time between two readings; 0 until two were seen."""
-        self._step_us = 0
-        self._longest_quiet_us = 0
-        self._usual_quiet_us = 0
-        self._lost = 0.0
-        """Readings that do not arrive, for each that does."""
-        self._missed = MISSED
-        """Intervals that it may be silent for, as many as chance makes of that."""
-        self.gap = False
-        """The reading before the present one was too long ago to continue from."""
         self.alarmed = False
         """A process alarm stands. Set by the diagnostician."""
         self.troubled = False
         """A process alarm is pending or stands: nothing is learned meanwhile. Set by the diagnostician."""
         self.state = UNKNOWN
         self.started_us = 0
-        self.baselines: dict[int, Baseline] = {}
-        """By whole Hz."""
         self._changed_us = 0
         self._steady_hz = NAN
         self._before_hz = NAN
@@ -318,18 +290,15 @@ class Well:
         self._stopped_before_us = 0
         self._off_readings = 0
         self._resume_us = 0
-        self._frame_us = 0
-        self._frames = 0
-        self._waiting = array("d")
-        """Frames that may be learned later, oldest first: each its time, its whole Hz, and its means."""
         self._clock = Clock()
+        self._cadence = Cadence()
+        self._learning = Learning()
         self._quality = Quality()
         self._window = Window()
         self._trend = Trend()
         self.learns = True
         """Whether windows and baselines are kept; not where all that is asked can be judged at an instant."""
         self.configure(settings)
-        self._scales = UNKNOWN_SCALES
 
     def configure(self, settings: WellSettings) -> None:
         """Take new settings; what was learned stays."""
@@ -340,8 +309,16 @@ class Well:
         self._shake_floor = SHAKE_FLOOR[settings.vibration_unit]
         self._least_psi = settings.minimum_intake_pressure_psi
         self._idle_a = IDLE_A if nameplate is None else max(IDLE_A, IDLE_LOAD * nameplate)
-        if settings.expected_interval_s:
-            self.interval_us = int(settings.expected_interval_s * SECOND_US)
+        self._base_hz = settings.base_frequency_hz
+        self._settle_us = int(settings.settle_s * SECOND_US)
+        self._hold_us = int(settings.transient_hold_s * SECOND_US)
+        self._learning.configure(settings.baseline_lag_h, settings.baseline_days)
+        self._cadence.give(settings.expected_interval_s)
+
+    @property
+    def gap(self) -> bool:
+        """The reading before the present one was too long ago to continue from."""
+        return self._cadence.gap
 
     @property
     def stopped(self) -> bool:
@@ -351,67 +328,47 @@ class Well:
     def remember(self) -> dict[str, Any]:
         """All that was learned, as JSON values; `recall` takes it back."""
         return {
-            "values": [getattr(self, name) for name in _REMEMBERED],
-            "baselines": {str(hertz): known.remember() for hertz, known in self.baselines.items()},
-            "waiting": [
-                [int(self._waiting[at]), int(self._waiting[at + 1]), list(self._waiting[at + 2 : at + WAITING])]
-                for at in range(0, len(self._waiting), WAITING)
-            ],
+            "values": [attrgetter(path)(self) for path in _REMEMBERED],
             "clock": self._clock.remember(),
             "quality": self._quality.remember(),
             "window": self._window.remember(),
             "trend": self._trend.remember(),
-            "scaled": self._scales.known,
+            **self._learning.remember(),
         }
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
-        for name, value in zip(_REMEMBERED, remembered["values"], strict=False):
-            setattr(self, name, value)
+        for path, value in zip(_REMEMBERED, remembered["values"], strict=False):
+            part, _, name = path.rpartition(".")
+            setattr(getattr(self, part) if part else self, name, value)
         if len(self.features) != len(FEATURES):  # of another version: unknown until they are worked out again
             self.features = [NAN] * len(FEATURES)
-        self.baselines = {int(hertz): Baseline.recalled(known) for hertz, known in remembered["baselines"].items()}
-        self._waiting = array(
-            "d", [value for at_us, hertz, frame in remembered["waiting"] for value in (at_us, hertz, *frame)]
-        )
         self._clock.recall(remembered["clock"])
         self._quality.recall(remembered["quality"])
         self._window.recall(remembered["window"])
         self._trend.recall(remembered["trend"])
-        if remembered["scaled"]:
-            self._find_scales()
+        self._learning.recall(remembered, self._steady_hz)
+        self._know_idle()
 
     def suspects(self, asked: Iterable[int]) -> Iterator[tuple[str, str, float]]:
         """What is wrong with which channel, (channel, what, how much), as far as the features `asked` are about it."""
         if _FROZEN in asked:
-            yield from self._quality.found(self.last_us, self.interval_us)
+            yield from self._quality.found(self.last_us, self._cadence.interval_us)
         if _SHIFTS in asked:
             yield from self._quality.shifts.found()
 
     def silence_us(self) -> int:
-        """How long the well may be silent.
-
-        An RTU that reports by exception is silent for longer whenever nothing changes: silences that came back count
-        as its habit, the longest one as an accident. On a link that loses readings some get lost in a row, by chance.
-        Where no interval is known yet, it may be any.
-        """
-        if not self.interval_us:
-            return UNHEARD_US
-        if self.settings.expected_interval_s:
-            return max(int(MISSED * self.interval_us), SILENCE_US)
-        return max(int(self._missed * self.interval_us), SILENCE_US, self._usual_quiet_us * 3 // 2)
+        """How long the well may be silent."""
+        return self._cadence.silence_us()
 
     def distrust(self) -> None:
         """Do not learn what still waits to be learned: an alarm says that it may be part of an illness."""
-        del self._waiting[:]
+        self._learning.distrust()
 
     def relearn(self) -> None:
         """Forget what was normal, and begin to learn it: the well is another one, after a workover for example."""
-        self.baselines.clear()
-        del self._waiting[:]
+        self._learning.forget()
         self._quality.shifts = Shifts()
-        self._frames = self._frame_us = 0
-        self._scales = UNKNOWN_SCALES
         for place, feature in enumerate(FEATURES):
             if feature.is_relative:
                 self.features[place] = NAN
@@ -430,24 +387,22 @@ class Well:
             self.received_us = now_us
         if now_us <= last_us:
             return LATE
-        values: Any = reading[_CHANNELS]
-        raw = values
+        sent: Any = reading[_CHANNELS]
+        raw: Values = list(sent)
+        values = raw
         quality = self._quality
         if reading[-2] is not None or quality.shifts.places:
             values = quality.heard(values, reading[-2] or (), now_us)
         if last_us:
             self._keep_time(now_us - last_us)
-        hertz, amperes = values[HERTZ_AT], values[AMPERES_AT]
-        held = quality.held
-        hertz = self._hertz_for(amperes) if hertz is None else hertz
-        self._operate(now_us, hertz, held[AMPERES_AT] if amperes is None else amperes)
+        held, frequency, current = quality.held, values[HERTZ_AT], values[AMPERES_AT]
+        hertz = self._hertz_for(current) if frequency is None else frequency
+        self._operate(now_us, hertz, held[AMPERES_AT] if current is None else current)
         self.last_us = now_us
-        if 0.0 in values and not self._off_readings:
-            values = without(values, [place for place in ZERO_IS_BAD if values[place] == 0.0])
-        features = self.features
-        flow, _, amperes, temperature, _, _, _, _, _, _, _, _, _, unbalance_a, unbalance_v, insulation = values
-        amperes = NAN if amperes is None else amperes
-        temperature = NAN if temperature is None else temperature
+        if not self._off_readings:
+            values = without_zeros(values)
+        features, flow = self.features, values[FLOW_AT]
+        amperes, temperature = _known(current), _known(values[TEMP_AT])
         features[:INSTANT_COUNT] = (
             hertz,
             amperes,
@@ -455,9 +410,9 @@ class Well:
             held[FLOW_AT] if flow is None else flow,
             amperes / self._nameplate_a,
             self._trip_c - temperature,
-            NAN if unbalance_a is None else unbalance_a,
-            NAN if unbalance_v is None else unbalance_v,
-            NAN if insulation is None else insulation,
+            _known(values[UNBALANCE_A_AT]),
+            _known(values[UNBALANCE_V_AT]),
+            _known(values[INSULATION_AT]),
             clock.ahead_us / SECOND_US,
             0.0,
         )
@@ -466,55 +421,19 @@ class Well:
         if not self.learns:
             quality.held = _latest(held, values)
             return TAKEN
-        quality.take(values, last_us, now_us, self.interval_us)
+        quality.take(values, last_us, now_us, self._cadence.interval_us)
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
             return WORKED
         return TAKEN
 
     def _keep_time(self, step_us: int) -> None:
-        interval_us = self.interval_us
-        self.gap = step_us > SILENCE_US and step_us > MISSED * interval_us > 0
-        if self.gap:
+        self._cadence.take(step_us)
+        if self._cadence.gap:
             self._window.restart()
             if step_us > LONG_GAP_US:
                 # It may have been stopped and started again meanwhile.
                 self._changed_us = self.last_us + step_us
-        if self.settings.expected_interval_s:
-            return
-        if self.gap or self._longest_quiet_us:
-            self._keep_quiet(step_us)
-        if self._lost or 2 * step_us > 3 * interval_us > 0:
-            self._count_lost(step_us)
-        before_us, self._step_us = self._step_us, step_us
-        twice = abs(step_us - before_us) <= SAME_STEP * before_us
-        if not interval_us or (twice and not interval_us < 2 * step_us < 4 * interval_us):
-            self.interval_us = step_us  # the first, or twice the same: its sampling rate is another one
-            self._lost, self._missed = 0.0, MISSED
-        else:
-            # A tenth of the way, and never far at once: a gap is no change of the sampling rate.
-            self.interval_us += (min(step_us, 3 * interval_us) - interval_us) // 10
-
-    def _count_lost(self, step_us: int) -> None:
-        """Learn how many readings get lost on their way: on a bad link, three in a row are no silence yet."""
-        lost = round(step_us / self.interval_us) - 1
-        if lost > LOST_MOST:
-            return
-        self._lost += (max(lost, 0) - self._lost) / LOST_READINGS
-        if self._lost < 1 / LOST_READINGS**2:
-            self._lost, self._missed = 0.0, MISSED
-            return
-        self._missed = max(MISSED, 1 + CHANCE_LOG / math.log(self._lost / (1 + self._lost)))
-
-    def _keep_quiet(self, step_us: int) -> None:
-        """Learn how long the well is silent now and then; what does not come back is forgotten."""
-        if self.gap:
-            step_us = min(step_us, QUIET_MOST_US)
-            self._usual_quiet_us = max(self._usual_quiet_us, min(step_us, self._longest_quiet_us))
-            self._longest_quiet_us = max(self._longest_quiet_us, step_us)
-        else:
-            self._longest_quiet_us = max(0, self._longest_quiet_us - step_us // QUIET_KEPT)
-            self._usual_quiet_us = max(0, self._usual_quiet_us - step_us // QUIET_KEPT)
 
     def _hertz_for(self, amperes: float | None) -> float:
         """The frequency where it is not sent: as it last was, but not against a motor that draws nothing."""
@@ -526,14 +445,17 @@ class Well:
             if self._off_readings:
                 self._start(now_us)
             self._speed = speed = hertz if hertz == hertz else amperes  # noqa: PLR0124  (NaN: no drive reports)
-            if speed >= self._peak_speed or now_us - self._peak_us > max(RAMP_US, RAMP_READINGS * self.interval_us):
+            since_us = now_us - self._peak_us
+            if speed >= self._peak_speed or (
+                since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us
+            ):
                 self._peak_speed, self._peak_us = speed, now_us
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)
             elif self.state == RUNNING and self._hertz_doubted == self._hertz_doubted:
                 self._hertz_doubted = NAN
-            elif self.state == RUNNING and now_us - self._changed_us > self.settings.transient_hold_s * SECOND_US:
+            elif self.state == RUNNING and now_us - self._changed_us > self._hold_us:
                 return
             self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
@@ -552,18 +474,17 @@ class Well:
         self._hertz_doubted = NAN
         self._changed_us = now_us
         self._window.restart()
-        self._scales = UNKNOWN_SCALES
+        self._learning.leave()
 
     def _settle(self, now_us: int) -> None:
         if self.state in (UNKNOWN, OFF, TRIP) and not self.started_us:
             self.started_us = now_us  # seen turning at first sight, it may have started just now
         since_us = now_us - self.started_us
-        settings = self.settings
         if since_us < STARTING_US:
             self.state = STARTING
-        elif since_us < settings.settle_s * SECOND_US:
+        elif since_us < self._settle_us:
             self.state = WARM_UP
-        elif now_us - self._changed_us < settings.transient_hold_s * SECOND_US:
+        elif now_us - self._changed_us < self._hold_us:
             self.state = TRANSIENT
         else:
             self.state = RUNNING
@@ -576,7 +497,7 @@ class Well:
             self._window.restart()
             self._steady_hz = NAN
             self._peak_speed = 0.0
-            self._scales = UNKNOWN_SCALES
+            self._learning.leave()
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
         self.features[_STOP] = 0.0
@@ -598,7 +519,7 @@ class Well:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
         settled = self.state in (TRANSIENT, RUNNING)
         drive = self._steady_hz == self._steady_hz
-        held = drive and settled and self._speed < HELD_SPEED * self.settings.base_frequency_hz
+        held = drive and settled and self._speed < HELD_SPEED * self._base_hz
         lowered = self._steady_hz < LOWERED * self._before_hz and self.last_us - self._changed_us < LOWERED_US
         if held or lowered or self._speed < (RAMPED if drive else RAMPED_CURRENT) * self._peak_speed:
             return 0.0
@@ -615,16 +536,16 @@ class Well:
 
     def _surged(self) -> bool:
         """The last reading of the turning motor showed a current far beyond its habit: the drive cut an overload."""
-        scales, amperes = self._scales, self.features[_AMPERES]
-        return amperes > scales.high[normal.AMPERES] and amperes * scales.inverse[normal.AMPERES] > SURGE
+        scale, amperes = self._learning.scales.of[AMPERES], self.features[_AMPERES]
+        return amperes > scale.high and amperes * scale.inverse > SURGE
 
-    def _rest(self, values: Sequence[float | None], raw: Sequence[float | None], last_us: int, now_us: int) -> int:
+    def _rest(self, values: Values, raw: Values, last_us: int, now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
         if self._off_readings == 1:
             return TAKEN
         quality = self._quality
         quality.rest(values, last_us, now_us)
-        quality.shifts.look(raw, turning=False, gap=self.gap)
+        quality.shifts.look(raw, turning=False, gap=self._cadence.gap)
         self.features[_RATIO:_STOP] = _NOTHING
         self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, float(quality.shifts.count()))
         self._window.step_us = now_us
@@ -637,36 +558,32 @@ class Well:
         )
         window = self._window
         step = window.step
-        head, spike = discharge - pip, 1.0 if amperes > self._scales.spike_a else 0.0
-        if not step[sums.S_COUNT]:  # at slow sampling each reading is a step
-            squares = believed * believed, flow * flow
-            window.step = [flow, pip, believed, temp, shake, torque, gor, head, wellhead, casing, *squares, spike, 1.0]
-            return now_us - window.step_us >= FULL_STEP_US
-        step[0] += flow
-        step[1] += pip
-        step[2] += believed
-        step[3] += temp
-        step[4] += shake
-        step[5] += torque
-        step[6] += gor
-        step[7] += head
-        step[8] += wellhead
-        step[9] += casing
-        step[10] += believed * believed
-        step[11] += flow * flow
-        step[12] += spike
-        step[13] += 1.0
+        step.flow += flow
+        step.pip += pip
+        step.amperes += believed
+        step.temp += temp
+        step.shake += shake
+        step.torque += torque
+        step.gor += gor
+        step.head += discharge - pip
+        step.wellhead += wellhead
+        step.casing += casing
+        step.amperes2 += believed * believed
+        step.flow2 += flow * flow
+        step.spikes += 1.0 if amperes > self._learning.scales.spike_a else 0.0
+        step.count += 1.0
         return now_us - window.step_us >= FULL_STEP_US
 
-    def _work(self, now_us: int, raw: Sequence[float | None]) -> None:
+    def _work(self, now_us: int, raw: Values) -> None:
         """Work out the windowed features at the end of a step."""
         window, features = self._window, self.features
         block_ended = window.close_step(now_us)
-        if self._scales is UNKNOWN_SCALES:
-            self._find_scales()
-        scales, means = self._scales, window.means
+        if not self._learning.is_found:
+            self._learning.find(self._steady_hz)
+            self._know_idle()
+        scales, means = self._learning.scales, window.means
         temp, trip_c = scales.temp, self._trip_c
-        features[_RATIO:_MEAN] = scales.ratios(means)
+        scales.ratios(means, features, _RATIO)
         if block_ended:
             self._work_block(now_us)
         if features[_HEALTHY] != 1.0:
@@ -680,134 +597,76 @@ class Well:
             window.cv_before,
             window.moved_before,
             float(self._astray()) if block_ended or astray != astray else astray,  # noqa: PLR0124  (NaN: not known)
-            (means[sums.S_TEMP] - temp) / (trip_c - temp) if temp < trip_c else NAN,
-            means[sums.S_SHAKE] / self._shake_floor,
-            means[sums.S_PIP] - least_psi if least_psi > 0 else NAN,
+            (means[TEMP] - temp) / (trip_c - temp) if temp < trip_c else NAN,
+            means[SHAKE] / self._shake_floor,
+            means[PIP] - least_psi if least_psi > 0 else NAN,
             (now_us - self.started_us) / MINUTE_US,
         )
-        features[_INTERVAL] = self.interval_us / MINUTE_US
+        features[_INTERVAL] = self._cadence.interval_us / MINUTE_US
         quality = self._quality
         changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0
-        quality.shifts.look(raw, turning=True, gap=self.gap or changing)
+        quality.shifts.look(raw, turning=True, gap=self._cadence.gap or changing)
         features[_FROZEN:_BEFORE] = (
             float(len(quality.frozen(now_us))),
-            float(len(quality.dead(now_us, self.interval_us))),
+            float(len(quality.dead(now_us, self._cadence.interval_us))),
             float(quality.shifts.count()),
         )
 
     def _judge_lift(self, now_us: int) -> None:
         """See whether the pump has lifted as it should since its start; once it has, that stays so."""
         features = self.features
-        flow, head = features[_RATIO], features[_RATIO + normal.HEAD]
+        flow, head = features[_RATIO], features[_RATIO + HEAD]
         changing = now_us - self._changed_us < STEADY_US or self._hertz_doubted > 0
         known = flow == flow or head == head  # noqa: PLR0124  (NaN: not known)
         if known and not changing and now_us - self.started_us >= LIFTING_US:
-            poorly = flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + normal.PIP] > HEALTHY_PIP
+            poorly = flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + PIP] > HEALTHY_PIP
             features[_HEALTHY] = 0.0 if poorly else 1.0
 
     def _work_block(self, now_us: int) -> None:
         """The features of the half hour."""
-        window, features = self._window, self.features
-        scales, means, running = self._scales, window.window_means(), self.state == RUNNING
-        features[_MEAN:_REFERENCE] = scales.ratios(means)
+        window, features, learning = self._window, self.features, self._learning
+        scales, means, running = learning.scales, window.window_means(), self.state == RUNNING
+        scales.ratios(means, features, _MEAN)
         if features[_MEAN] < NOTHING:
-            means[normal.FLOW] = NAN  # nothing at all is lost production or a faulty meter, and no trend
-        hertz = self._bin()
-        usual = self.baselines.get(hertz) or self._guess(hertz)
+            means[FLOW] = NAN  # nothing at all is lost production or a faulty meter, and no trend
+        usual = learning.usual
         known = usual.ready
-        current_cv = window.cv(sums.S_AMPERES, sums.S_AMPERES2)
-        flow_cv = window.cv(sums.S_FLOW, sums.S_FLOW2)
-        features[_REFERENCE:_REST], features[_HOUR:_STOP] = self._trend.take(
-            means, current_cv, scales, now_us, running=running
-        )
+        current_cv = window.current_cv
+        flow_cv = window.flow_cv
+        self._trend.take(means, current_cv, scales, now_us, features, running=running)
         features[_REST:_STEP] = (
             current_cv,
             flow_cv,
-            usual.centre[normal.AMPERES_CV] if known else NAN,
-            usual.centre[normal.FLOW_CV] if known else NAN,
-            window.spikes(),
-            window.slope(sums.S_PIP) * scales.inverse[normal.PIP],
-            window.slope(sums.S_TEMP) / 6,
-            means[sums.S_SHAKE] / self._shake_floor,
+            usual.of[AMPERES_CV].centre if known else NAN,
+            usual.of[FLOW_CV].centre if known else NAN,
+            window.spikes,
+            window.pip_slope * scales.of[PIP].inverse,
+            window.temp_slope / 6,
+            means[SHAKE] / self._shake_floor,
         )
         doubtful = features[_HEALTHY] == 0.0 and features[_RATIO] < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
         teaches = running and not self.troubled and (not doubtful or self._is_proven(now_us))
-        if teaches and now_us - self._frame_us >= FRAME_US:
-            self._learn(now_us, hertz, (*means, current_cv, flow_cv))
+        if teaches and learning.is_due(now_us):
+            learning.take(now_us, self._steady_hz, [*means, current_cv, flow_cv])
+            self._know_idle()
+
+    def _know_idle(self) -> None:
+        """No motor that turns draws a tenth of its current, however small the motor or however coarse the meter."""
+        usual = self._learning.usual
+        if self.settings.nameplate_current_a is None and usual.ready:
+            self._idle_a = max(IDLE_A, IDLE_LOAD * usual.of[AMPERES].centre)
 
     def _is_proven(self, now_us: int) -> bool:
         """A run that never lifted as it should has lasted long enough to be called ill if it is."""
-        return now_us - self.started_us > PROVEN_US + self.settings.settle_s * SECOND_US
-
-    def _bin(self) -> int:
-        """The whole Hz of the present frequency, or a known one close by; -1 where there is no drive."""
-        hertz = self._steady_hz
-        if hertz != hertz:  # noqa: PLR0124  (NaN: no drive)
-            return -1
-        whole, known = round(hertz), self.baselines
-        if whole not in known:
-            for other in (whole - 1, whole + 1):
-                if abs(hertz - other) < NEIGHBOUR_HZ and other in known and known[other].frames >= normal.READY_FRAMES:
-                    return other
-        return whole
-
-    def _learn(self, now_us: int, hertz: int, frame: Sequence[float]) -> None:
-        """Let a frame wait until it is sure that it was healthy, and take in those that have waited."""
-        if frame[normal.AMPERES] != frame[normal.AMPERES] and frame[normal.FLOW] != frame[normal.FLOW]:
-            return
-        span_us = max(now_us - self._frame_us, FRAME_US) if self._frame_us else FRAME_US
-        self._frame_us = now_us
-        own = self.baselines.get(hertz)
-        self._waiting.extend((now_us, hertz, *frame))
-        lag_us = int(self.settings.baseline_lag_h * 3600 * SECOND_US)
-        if own is None or own.frames < normal.READY_FRAMES:
-            lag_us = 0
-        memory = max(self.settings.baseline_days * DAY_US / min(span_us, 4 * FRAME_US), 4.0)
-        waiting = self._waiting
-        while waiting and now_us - waiting[0] >= lag_us:
-            _, waited_hertz, *waited = waiting[:WAITING]
-            del waiting[:WAITING]
-            self._frames += 1
-            self._at(int(waited_hertz)).learn(waited, memory, young=self._frames <= YOUNG_FRAMES)
-        self._find_scales()
-
-    def _at(self, hertz: int) -> Baseline:
-        """The baseline of a frequency; made from its neighbour's if there is none."""
-        found = self.baselines.get(hertz)
-        if found is None:
-            found = self._guess(hertz)
-            if len(self.baselines) == BASELINES_MOST:  # the least known goes, not the one that begins
-                del self.baselines[min(self.baselines, key=lambda known: self.baselines[known].frames)]
-            self.baselines[hertz] = found
-        return found
-
-    def _guess(self, hertz: int) -> Baseline:
-        known = [other for other, found in self.baselines.items() if found.frames >= normal.READY_FRAMES and other > 0]
-        if not known or hertz <= 0:
-            return Baseline()
-        nearest = min(known, key=lambda other: (abs(other - hertz), other))
-        return self.baselines[nearest].moved(hertz / nearest, abs(math.log(hertz / nearest)))
-
-    def _find_scales(self) -> None:
-        """Work out the scales anew; those of before stand while the present baseline may not be judged by."""
-        hertz = self._bin()
-        usual = self.baselines.get(hertz) or self._guess(hertz)
-        found = scales_of(usual)
-        if found.known:
-            self._scales = found
-            if self.settings.nameplate_current_a is None:
-                # No motor that turns draws a tenth of its current, however small the motor or however coarse the meter.
-                self._idle_a = max(IDLE_A, IDLE_LOAD * usual.centre[normal.AMPERES])
+        return now_us - self.started_us > PROVEN_US + self._settle_us
 
     def _astray(self) -> int:
         """How many of flow, intake pressure, current and head left their place over the half hour."""
-        means = self.features[_MEAN:_REFERENCE]
-        return (
-            (abs(means[normal.FLOW] - 1) > ASTRAY)
-            + (abs(means[normal.HEAD] - 1) > ASTRAY)
-            + (abs(means[normal.PIP] - 1) > ASTRAY)
-            + (abs(means[normal.AMPERES] - 1) > ASTRAY)
-        )
+        features, astray = self.features, 0
+        for place in _STRAYING:
+            if abs(features[_MEAN + place] - 1) > ASTRAY:
+                astray += 1
+        return astray
 
 
 _STEP: Final = FEATURE_INDEX["current_step"]
@@ -826,6 +685,11 @@ _SHIFTS: Final = FEATURE_INDEX["unit_shifts"]
 _NOTHING: Final[Sequence[float]] = (NAN,) * (_STOP - _RATIO)
 
 
-def _latest(held: Sequence[float], values: Sequence[float | None]) -> tuple[float, ...]:
+def _known(value: float | None) -> float:
+    """The value, NaN where there is none."""
+    return NAN if value is None else value
+
+
+def _latest(held: list[float], values: Values) -> list[float]:
     """Each channel as it was last known."""
-    return tuple([old if value is None else value for old, value in zip(held, values, strict=True)])
+    return [old if value is None else value for old, value in zip(held, values, strict=True)]

@@ -10,21 +10,17 @@ Rules:
        pump that gasped, and so does whether the pressures had begun to move before the current did.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
-from operator import add
 from typing import Any, Final
 
+from esp_ingestd.core.baseline import AMPERES, RATIOS
 from esp_ingestd.core.feature import NAN
 from esp_ingestd.core.reading import SECOND_US
 
-# Places in the sums of a step, a block and the window.
-(S_FLOW, S_PIP, S_AMPERES, S_TEMP, S_SHAKE, S_TORQUE, S_GOR, S_HEAD, S_WELLHEAD, S_CASING) = range(10)
-S_AMPERES2, S_FLOW2, S_SPIKES, S_COUNT = range(10, 14)
-SUMS: Final = 14
-
 STEP_US: Final = 60 * SECOND_US
 BLOCK_US: Final = 300 * SECOND_US
+HOUR_US: Final = 3600 * SECOND_US
 BLOCKS: Final = 6
 WINDOW_LEAST: Final = 4
 BREAK: Final = 0.10
@@ -35,13 +31,94 @@ BREAK_CHAIN: Final = 2
 LEAST_PARTS: Final = 3
 
 
+class Sums:
+    """Of some readings, the sum of each quantity, of two squares and of current spikes, and how many they are."""
+
+    __slots__ = (
+        "amperes",
+        "amperes2",
+        "casing",
+        "count",
+        "flow",
+        "flow2",
+        "gor",
+        "head",
+        "pip",
+        "shake",
+        "spikes",
+        "temp",
+        "torque",
+        "wellhead",
+    )
+
+    def __init__(self) -> None:
+        self.flow = 0.0
+        self.pip = 0.0
+        self.amperes = 0.0
+        self.temp = 0.0
+        self.shake = 0.0
+        self.torque = 0.0
+        self.gor = 0.0
+        self.head = 0.0
+        self.wellhead = 0.0
+        self.casing = 0.0
+        self.amperes2 = 0.0
+        self.flow2 = 0.0
+        self.spikes = 0.0
+        self.count = 0.0
+
+    def add(self, other: "Sums") -> None:
+        """Add those of other readings."""
+        self.flow += other.flow
+        self.pip += other.pip
+        self.amperes += other.amperes
+        self.temp += other.temp
+        self.shake += other.shake
+        self.torque += other.torque
+        self.gor += other.gor
+        self.head += other.head
+        self.wellhead += other.wellhead
+        self.casing += other.casing
+        self.amperes2 += other.amperes2
+        self.flow2 += other.flow2
+        self.spikes += other.spikes
+        self.count += other.count
+
+    def means(self) -> list[float]:
+        """The mean of each quantity, in the order of core/baseline.py."""
+        count = self.count
+        return [
+            self.flow / count,
+            self.pip / count,
+            self.amperes / count,
+            self.temp / count,
+            self.shake / count,
+            self.torque / count,
+            self.gor / count,
+            self.head / count,
+            self.wellhead / count,
+            self.casing / count,
+        ]
+
+    def remember(self) -> list[float]:
+        """As JSON values; NaN where not known."""
+        quantities = [self.flow, self.pip, self.amperes, self.temp, self.shake, self.torque, self.gor, self.head]
+        return [*quantities, self.wellhead, self.casing, self.amperes2, self.flow2, self.spikes, self.count]
+
+    @staticmethod
+    def recalled(remembered: Sequence[float]) -> "Sums":
+        """What `remember` gave."""
+        known = Sums()
+        known.flow, known.pip, known.amperes, known.temp, known.shake, known.torque, known.gor, *later = remembered
+        known.head, known.wellhead, known.casing, known.amperes2, known.flow2, known.spikes, known.count = later
+        return known
+
+
 _KEPT: Final = (
-    "_block",
     "_break_mean",
     "_break_square",
     "_break_steps",
     "_chain",
-    "_closed",
     "block_us",
     "break_us",
     "cv_before",
@@ -49,7 +126,6 @@ _KEPT: Final = (
     "means",
     "moved_before",
     "newest_us",
-    "step",
     "step_us",
 )
 """Of a window, what outlives a restart as it is."""
@@ -83,16 +159,17 @@ class Window:
 
     def restart(self) -> None:
         """Forget everything: the pump stopped or started."""
-        self.step: list[float] = [0.0] * SUMS
-        """Sums of the step that is being filled; the well adds to it."""
+        self.step = Sums()
+        """Of the step that is being filled; the well adds to it."""
         self.step_us = 0
         self.block_us = 0
         self.newest_us = 0
-        self._block = [0.0] * SUMS
-        self._blocks: list[list[float]] = []
+        self._block = Sums()
+        self._blocks: list[Sums] = []
         self._ends_us: list[int] = []
-        self._closed = [0.0] * SUMS
-        self.means = [NAN] * SUMS
+        self._closed = Sums()
+        """Of all blocks."""
+        self.means = [NAN] * RATIOS
         """Of the newest step."""
         self.break_us = 0
         self.level_before = NAN
@@ -106,39 +183,46 @@ class Window:
     def remember(self) -> dict[str, Any]:
         """As JSON values; NaN where not known."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        blocks = zip(self._ends_us, self._blocks, strict=True)
-        return {**kept, "blocks": [[at_us, list(sums)] for at_us, sums in blocks]}
+        blocks = [[at_us, sums.remember()] for at_us, sums in zip(self._ends_us, self._blocks, strict=True)]
+        return {**kept, "step": self.step.remember(), "_block": self._block.remember(), "blocks": blocks}
 
     def recall(self, remembered: Mapping[str, Any]) -> None:
         """Take back what `remember` gave."""
         for name in _KEPT:
             setattr(self, name, remembered.get(name, NAN))  # moved_before came later than the others
+        self.means = self.means[:RATIOS]  # there were more once
+        self.step, self._block = Sums.recalled(remembered["step"]), Sums.recalled(remembered["_block"])
         self._ends_us = [at_us for at_us, _ in remembered["blocks"]]
-        self._blocks = [sums for _, sums in remembered["blocks"]]
+        self._blocks = [Sums.recalled(sums) for _, sums in remembered["blocks"]]
+        self._close()
 
     def close_step(self, now_us: int) -> bool:
         """End the step at `now_us`; True if that ended a block too."""
-        step, block = self.step, self._block
-        count = step[S_COUNT]
-        self.means = means = step if count == 1.0 else [total / count for total in step]
-        self._block = list(map(add, block, step)) if block[S_COUNT] else step
-        self.step = [0.0] * SUMS  # a new one: the means and the block may be the one that ended
-        self._follow(means[S_AMPERES], now_us)
+        step = self.step
+        self.means = step.means()
+        if self._block.count:
+            self._block.add(step)
+        else:  # at slow sampling each step is a block
+            self._block = step
+        self.step = Sums()
+        self._follow(self.means[AMPERES], now_us)
         self.newest_us = self.step_us = now_us
         if now_us - self.block_us < BLOCK_US - STEP_US // 2:
             return False
-        self._close_block(now_us)
+        self._blocks.append(self._block)
+        self._ends_us.append(now_us)
+        if len(self._blocks) > BLOCKS:
+            del self._blocks[0], self._ends_us[0]
+        self._close()
+        self._block = Sums()
+        self.block_us = now_us
         return True
 
-    def _close_block(self, now_us: int) -> None:
-        blocks, ends_us = self._blocks, self._ends_us
-        blocks.append(self._block)
-        ends_us.append(now_us)
-        if len(blocks) > BLOCKS:
-            del blocks[0], ends_us[0]
-        self._closed = list(map(sum, zip(*blocks)))  # noqa: B905  (all of SUMS; a check costs a third)
-        self._block = [0.0] * SUMS
-        self.block_us = now_us
+    def _close(self) -> None:
+        # Summed anew each time: what is taken off a sum leaves its rounding behind, and of NaN all.
+        self._closed = closed = Sums()
+        for block in self._blocks:
+            closed.add(block)
 
     def _follow(self, amperes: float, now_us: int) -> None:
         """Look for a break in the motor current."""
@@ -161,49 +245,49 @@ class Window:
         if self._chain != BREAK_CHAIN:
             self._chain = 1
             self.level_before = mean
-            self.cv_before = self.cv(S_AMPERES, S_AMPERES2)
-            self.moved_before = max(self._moved(S_PIP), self._moved(S_HEAD), key=_known)
+            self.cv_before = self.current_cv
+            blocks = self._blocks[:-1]
+            pip, head = [each.pip / each.count for each in blocks], [each.head / each.count for each in blocks]
+            self.moved_before = max(_moved(pip), _moved(head), key=_known)
             self.break_us = now_us
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
     def window_means(self) -> list[float]:
-        """The means over the window, of all but squares and counts; NaN with too few readings."""
-        closed = self._closed
-        count = closed[S_COUNT]
-        return [total / count for total in closed[:S_AMPERES2]] if count >= WINDOW_LEAST else [NAN] * S_AMPERES2
+        """The means over the window; NaN with too few readings."""
+        return self._closed.means() if self._closed.count >= WINDOW_LEAST else [NAN] * RATIOS
 
-    def cv(self, place: int, square: int) -> float:
-        """Coefficient of variation of the readings in the window, %."""
-        count = self._closed[S_COUNT]
-        if count < WINDOW_LEAST:
-            return NAN
-        mean = self._closed[place] / count
-        if not mean > 0:
-            return NAN
-        square_mean = self._closed[square] / count - mean * mean
-        return 100 * sqrt(square_mean) / mean if square_mean > 0 else 0.0
+    @property
+    def current_cv(self) -> float:
+        """Coefficient of variation of the motor current in the window, %."""
+        return _cv(self._closed.amperes, self._closed.amperes2, self._closed.count)
 
+    @property
+    def flow_cv(self) -> float:
+        """Coefficient of variation of the flow in the window, %."""
+        return _cv(self._closed.flow, self._closed.flow2, self._closed.count)
+
+    @property
     def spikes(self) -> float:
         """How many readings of the window were current spikes."""
-        return self._closed[S_SPIKES] if self._closed[S_COUNT] >= WINDOW_LEAST else NAN
+        return self._closed.spikes if self._closed.count >= WINDOW_LEAST else NAN
 
-    def slope(self, place: int) -> float:
-        """Change an hour over the window, in the quantity's unit; NaN with fewer than three blocks."""
+    @property
+    def pip_slope(self) -> float:
+        """Change of intake pressure over the window, psi/h; NaN with fewer than three blocks."""
+        first, last = self._blocks[0], self._blocks[-1]
+        return (last.pip / last.count - first.pip / first.count) / self._hours()
+
+    @property
+    def temp_slope(self) -> float:
+        """Change of motor temperature over the window, K/h; NaN with fewer than three blocks."""
+        first, last = self._blocks[0], self._blocks[-1]
+        return (last.temp / last.count - first.temp / first.count) / self._hours()
+
+    def _hours(self) -> float:
+        """From the end of the first block to that of the last."""
         if len(self._blocks) < LEAST_PARTS:
             return NAN
-        first, last = self._blocks[0], self._blocks[-1]
-        change = last[place] / last[S_COUNT] - first[place] / first[S_COUNT]
-        return change * 3600 * SECOND_US / (self._ends_us[-1] - self._ends_us[0])
-
-    def _moved(self, place: int) -> float:
-        """How far a pressure moved over the window but for its newest block, % of its mean; NaN with too few blocks.
-
-        The newest is left out: a jump of the current is believed one reading later than a small one of a pressure.
-        """
-        parts = [sums[place] / sums[S_COUNT] for sums in self._blocks[:-1]]
-        if len(parts) < LEAST_PARTS:
-            return NAN
-        return 100 * (max(parts) - min(parts)) / max(sum(parts) / len(parts), 1.0)
+        return (self._ends_us[-1] - self._ends_us[0]) / HOUR_US
 
     @property
     def cv_after(self) -> float:
@@ -216,6 +300,25 @@ class Window:
     def level_after(self) -> float:
         """Mean current since the last break, A."""
         return self._break_mean
+
+
+def _cv(total: float, square: float, count: float) -> float:
+    """Coefficient of variation of `count` values, %; NaN where they are too few."""
+    mean = total / count if count >= WINDOW_LEAST else NAN
+    if not mean > 0:
+        return NAN
+    square_mean = square / count - mean * mean
+    return 100 * sqrt(square_mean) / mean if square_mean > 0 else 0.0
+
+
+def _moved(parts: list[float]) -> float:
+    """How far a pressure moved, % of its mean, over all blocks but the newest; NaN with too few of them.
+
+    The newest is left out: a jump of the current is believed one reading later than a small one of a pressure.
+    """
+    if len(parts) < LEAST_PARTS:
+        return NAN
+    return 100 * (max(parts) - min(parts)) / max(sum(parts) / len(parts), 1.0)
 
 
 def _known(value: float) -> float:

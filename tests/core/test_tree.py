@@ -291,4 +291,4 @@ def test_whatever_stands_in_the_file_it_is_a_tree_or_refused_in_words(
     except TreeError as error:
         assert error.faults  # noqa: PT017 - or it is a tree
     else:
-        assert tree.met_instant(TURNING, features()) | tree.met_windowed(TURNING, features()) >= 0
+        assert tree.met_instant(TURNING, features()) | tree.met(TURNING, features()) >= 0

@@ -10,9 +10,9 @@ from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
 from esp_ingestd.core.feature import FEATURE_INDEX
+from esp_ingestd.core.learning import BASELINES_MOST
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
 from esp_ingestd.core.tree import Tree
-from esp_ingestd.core.well import BASELINES_MOST
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -92,7 +92,9 @@ def test_what_a_reservoir_takes_a_day_to_give_back_is_no_wear() -> None:
     (patient,) = run.diagnostician._patients.values()
     for hour in range(40):
         run.then(HOUR_S, vsd_frequency=57.0, flow_rate=1800.0 - 10 * min(hour, 20))
-    assert patient.well.baselines[57].reference_doubt == 0
+    baseline = patient.well._learning.at(57)
+    assert baseline is not None
+    assert baseline.reference_doubt == 0
     assert patient.well.features[FEATURE_INDEX["flow_reference"]] == 1
 
 
@@ -102,7 +104,7 @@ def test_a_speed_at_the_edge_of_a_whole_hertz_is_judged_by_the_one_it_was_learne
     run.then(HOUR_S, vsd_frequency=0.0, motor_current=0.0)
     run.then(DAY_S, vsd_frequency=59.48)
     (patient,) = run.diagnostician._patients.values()
-    assert set(patient.well.baselines) == {60}
+    assert set(patient.well._learning.frames_at) == {60}
 
 
 def test_one_bad_reading_is_no_vibration_for_hours() -> None:
