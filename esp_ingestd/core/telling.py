@@ -1,7 +1,10 @@
 """What is told of a question: its answer, what it saw, how sure it is, and the message made of that."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from string import Formatter
 from typing import Final
 
 from esp_ingestd.core.feature import FEATURE_INDEX, FEATURES
@@ -12,6 +15,9 @@ RELATIVE: Final = ("_ratio", "_mean", "_hour", "_reference")
 """What a feature's name ends in that stands for a channel set against its normal."""
 ESSENTIAL: Final = frozenset({"flow", "head"})
 """Without them a diagnosis is made with a part of what it needs."""
+
+OPTIONAL: Final = re.compile(r"\[([^\[\]]*)\]")
+"""A part of a message that is left out where a figure in it is not known."""
 
 
 def answer(question: Question, features: Sequence[float]) -> str:
@@ -71,9 +77,19 @@ def with_units(values: Mapping[str, float]) -> Iterator[str]:
 
 
 def message(diagnosis: Diagnosis, question: Question, features: Sequence[float], channels: str) -> str:
-    """The question's text, or its diagnosis's, with features and the channels that cannot be trusted filled in."""
-    figures = {FEATURES[place].name: _Figure(value) for place, value in enumerate(features)}
-    return (question.message or diagnosis.message).format_map({**figures, "channels": channels or "none"})
+    """The question's text, or its diagnosis's, with features and the channels that cannot be trusted filled in.
+
+    What stands in [brackets] is left out where a feature in it is not known.
+    """
+    figures: dict[str, object] = {FEATURES[place].name: _Figure(value) for place, value in enumerate(features)}
+    figures["channels"] = channels or "none"
+    return OPTIONAL.sub(partial(_if_known, figures), question.message or diagnosis.message).format_map(figures)
+
+
+def _if_known(figures: Mapping[str, object], part: re.Match[str]) -> str:
+    """A part of a message in brackets, without them; empty where a figure in it is not known."""
+    named = [name for _, name, _, _ in Formatter().parse(part[1]) if name]
+    return part[1] if all(figures[name] == figures[name] for name in named) else ""
 
 
 class _Figure(float):

@@ -118,6 +118,7 @@ def play(
 
     def tell(events: Sequence[AlarmEvent]) -> None:
         for event in events:
+            assert "?" not in event.message, "a text with a figure that is not known"
             told[event.well_id].append(Told((event.timestamp_us - FIELD_START_US) / SECOND_US - began_s, event))
 
     for now_us, payloads in instants:

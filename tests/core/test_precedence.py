@@ -138,6 +138,19 @@ def test_confirmers_that_fail_or_are_not_known_make_it_less_sure(
     assert event.evidence == {"motor_temp": 130.0} | {name: x for name, x in channels.items() if x is not None}
 
 
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ({}, "130 degC, 70 A, 2000 bbl/d."),
+        ({"motor_current": None}, "130 degC, 2000 bbl/d."),
+    ],
+)
+def test_what_is_not_known_is_left_out_of_a_message(channels: dict[str, float | None], message: str) -> None:
+    run = run_on(message="{motor_temp:.0f} degC[, {motor_current:.0f} A][, {flow_rate:.0f} bbl/d].")
+    (event,) = run.then(60, **HOT, **channels)
+    assert event.message == message
+
+
 def test_an_answer_that_stands_longer_is_surer() -> None:
     found = []
     for delay_s in (0, 60, 300):
