@@ -2,8 +2,9 @@
 
 Rules:
     1. A channel that is missing keeps its last value for a while, since RTUs report by exception; then it is unknown.
-       One that stays away longer than it ever did is dead.
-    2. A jump by three tenths is believed when a second reading confirms it; until then the last value stands.
+       One that stays away longer than it ever did is dead; before it is known how often it is sent, after six hours.
+    2. A jump by three tenths is believed when the next value confirms it, however much later it comes; until then the
+       last value stands.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing.
     4. A gauge that repeats one value for half an hour and four times longer than it ever did, while motor current or
@@ -38,7 +39,13 @@ UNBALANCE_V_AT: Final = PLACE["voltage_unbalance"]
 INSULATION_AT: Final = PLACE["insulation_resistance"]
 
 HOLD_US: Final = 900 * SECOND_US
-DEAD_US: Final = 1800 * SECOND_US
+DEAD_US: Final = 900 * SECOND_US
+DEAD_INTERVALS: Final = 4
+MENDED_US: Final = 1800 * SECOND_US
+MENDED_INTERVALS: Final = 6
+NEW_US: Final = 7200 * SECOND_US
+NEWLY_DEAD_US: Final = 21_600 * SECOND_US
+"""One that goes away so soon after the well was first heard may be one that is sent by the hour."""
 FROZEN_US: Final = 1800 * SECOND_US
 FROZEN_READINGS: Final = 6
 FROZEN_TIMES: Final = 4
@@ -70,9 +77,11 @@ class Quality:
         "_broken",
         "_doubted",
         "_habit",
+        "_known",
         "_last",
         "_longest",
         "_moved_us",
+        "_out_of_range",
         "_readings",
         "_repeated",
         "_repeats",
@@ -85,11 +94,15 @@ class Quality:
         self.held = [NAN] * len(CHANNEL_NAMES)
         """The last value believed of each channel, NaN where unknown."""
         self._last: Values = [*self.held]
+        self._known = [NAN] * len(_JUMPING)
+        """What was believed last of those that may jump, however long ago."""
         self._doubted: set[int] = set()
         self._absent: dict[int, int] = {}
+        self._out_of_range: set[int] = set()
+        """Of the absent ones."""
         self._longest: dict[int, int] = {}
         self._broken: dict[int, int] = {}
-        """The channels called dead -> when they were last; forgotten once they have been well for as long."""
+        """The channels called dead -> when they were last; forgotten once they have been well for a while."""
         self._moved_us = 0
         self._began_us = 0
         self._readings = 0
@@ -110,10 +123,11 @@ class Quality:
             self._pass_over(now_us - last_us)
         if some_missing(values):
             self._fill(filled, last_us, now_us, max(3 * interval_us, HOLD_US))
-        elif self._absent:
-            self._present(now_us)
+        else:
+            for place in list(self._absent):
+                self._return(place, now_us)
         believed: list[float] = filled
-        self._believe(believed)
+        self._believe(values, believed)
         self._readings += 1
         if not self._began_us:
             self._began_us = now_us
@@ -124,16 +138,21 @@ class Quality:
         self._last = values
         self.held = believed
 
-    def _believe(self, believed: list[float]) -> None:
-        """Hold jumps until they are confirmed."""
-        held, doubted = self.held, self._doubted
-        for place in _JUMPING:
-            value, old = believed[place], held[place]
+    def _believe(self, values: Values, believed: list[float]) -> None:
+        """Hold jumps until they are confirmed, however long after the value before and however far apart."""
+        held, doubted, known = self.held, self._doubted, self._known
+        for at, place in enumerate(_JUMPING):
+            if values[place] is None:
+                continue
+            value, old = believed[place], known[at]
             change, most = value - old, JUMP * old
-            if not -most <= change <= most and old == old:  # noqa: PLR0124  (NaN: nothing known to hold on to)
-                believed[place] = self._doubt(place, value, old)
-            elif doubted:
+            if not -most <= change <= most and old == old and place not in doubted:  # noqa: PLR0124  (NaN: not known)
+                doubted.add(place)
+                believed[place] = held[place]
+                continue
+            if doubted:
                 doubted.discard(place)
+            known[at] = value
 
     def _watch_gauges(self, values: Values, believed: list[float], now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
@@ -172,7 +191,7 @@ class Quality:
         step_us = now_us - last_us
         away = [value is None or (value == 0.0 and place in ZERO_IS_BAD) for place, value in enumerate(values)]
         for place in [place for place in self._absent if not away[place]]:
-            self._longest[place] = max(self._longest.get(place, 0), last_us - self._absent.pop(place))
+            self._return(place, last_us)
         self._pass_over(step_us)
         self._moved_us += step_us
         frozen = dict(self.frozen(last_us))
@@ -186,6 +205,7 @@ class Quality:
                 self._repeats[gauge] = 0
         self._last = [self._last[place] if place in still else NAN for place in range(len(values))]
         self.held = [NAN if value is None else value for value in values]
+        self._known = [self.held[place] for place in _JUMPING]
         self._doubted.clear()
 
     def _pass_over(self, step_us: int) -> None:
@@ -199,7 +219,8 @@ class Quality:
         gauges = [self._repeats, self._since, self._repeated, self._habit]
         counts = [self._readings, self._began_us, self._moved_us, *gauges]
         broken = {str(place): at_us for place, at_us in self._broken.items()}
-        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, broken]
+        later = [broken, self._known, sorted(self._out_of_range)]
+        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
@@ -209,7 +230,11 @@ class Quality:
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
         self._repeats, self._since, self._repeated, self._habit, *later = gauges
-        self._broken = {int(place): at_us for broken in later for place, at_us in broken.items()}
+        self._broken = {int(place): at_us for broken in later[:1] for place, at_us in broken.items()}
+        if later[1:]:  # they came later
+            self._known, self._out_of_range = later[1], set(later[2])
+        else:
+            self._known, self._out_of_range = [self.held[place] for place in _JUMPING], set()
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
@@ -230,19 +255,25 @@ class Quality:
     def dead(self, now_us: int, interval_us: int) -> list[tuple[int, int]]:
         """The channels that stay away, or out of range, longer than they ever did: their place, and since when.
 
-        One that comes and goes is called dead until it has been well for as long as it takes to be called so.
+        One that comes and goes is called dead until it has been well for half an hour.
         """
         if not self._absent and not self._broken:
             return []
-        least = max(DEAD_US, 6 * interval_us)
-        self._broken = {place: at_us for place, at_us in self._broken.items() if now_us - at_us < least}
+        least_us = max(DEAD_US, DEAD_INTERVALS * interval_us)
+        mended_us = now_us - max(MENDED_US, MENDED_INTERVALS * interval_us)
+        self._broken = {place: at_us for place, at_us in self._broken.items() if at_us > mended_us}
         dead = [
             (place, since)
             for place, since in self._absent.items()
-            if place in self._broken or now_us - since >= max(least, 3 * self._longest.get(place, 0))
+            if place in self._broken or now_us - since >= max(least_us, self._habit_of_absence(place, since))
         ]
         self._broken.update((place, now_us) for place, _ in dead)
         return dead
+
+    def _habit_of_absence(self, place: int, since: int) -> int:
+        """How long a channel that is away since then may be, by what is known of it."""
+        is_new = since - self._began_us < NEW_US and place not in self._out_of_range
+        return max(NEWLY_DEAD_US if is_new else 0, 3 * self._longest.get(place, 0))
 
     def found(self, now_us: int, interval_us: int) -> Iterator[tuple[str, str, float]]:
         """What is wrong with which channel: (channel, what, how much).
@@ -269,6 +300,7 @@ class Quality:
         for place in bad:
             if place not in shifted:
                 self._absent.setdefault(place, now_us)
+                self._out_of_range.add(place)
         return without(values, [*bad, *shifted])
 
     def _fill(self, believed: Values, last_us: int, now_us: int, hold_us: int) -> None:
@@ -276,7 +308,7 @@ class Quality:
         for place, value in enumerate(believed):
             if value is not None:
                 if place in absent:
-                    self._longest[place] = max(self._longest.get(place, 0), now_us - absent.pop(place))
+                    self._return(place, now_us)
                 continue
             believed[place] = last = held[place]
             if place in shifted:
@@ -287,18 +319,10 @@ class Quality:
                 if now_us - min(since_us, last_us) > hold_us:
                     believed[place] = NAN
 
-    def _present(self, now_us: int) -> None:
-        for place, since in self._absent.items():
-            self._longest[place] = max(self._longest.get(place, 0), now_us - since)
-        self._absent.clear()
-
-    def _doubt(self, place: int, value: float, old: float) -> float:
-        """A jump: the old value at first, the new one when it is confirmed."""
-        if place in self._doubted:
-            self._doubted.discard(place)
-            return value
-        self._doubted.add(place)
-        return old
+    def _return(self, place: int, at_us: int) -> None:
+        """A channel is back: that is how long it may be away."""
+        self._longest[place] = max(self._longest.get(place, 0), at_us - self._absent.pop(place))
+        self._out_of_range.discard(place)
 
     def _froze(self, gauge: int, now_us: int) -> bool:
         over = self._readings - self._repeats[gauge]

@@ -435,7 +435,7 @@ def test_a_channel_that_dies_is_told_by_its_name_and_nothing_else_is(interval_s:
         assert well[0].after_s <= max(1800, 6 * interval_s) + 2 * interval_s
         (channel,) = dead
         assert well[0].event.message.endswith(f": {channel}.")
-        assert well[0].event.evidence[f"{channel}_missing_min"] >= 30
+        assert well[0].event.evidence[f"{channel}_missing_min"] >= 15
 
 
 @pytest.mark.parametrize(("interval_s", "without"), [(60.0, ()), (300.0, ("discharge_pressure",))])

@@ -9,6 +9,7 @@ from core.test_diagnosis import HEALTHY, SETTINGS, START_US, Run, reading, told
 from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
+from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.learning import BASELINES_MOST
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
@@ -40,7 +41,7 @@ def test_a_channel_is_missing_when_it_stays_away_longer_than_it_ever_did(used_to
 
 def test_a_channel_that_comes_back_while_the_pump_stands_had_stayed_away_all_the_same() -> None:
     run, found = Run(step_s=60), []
-    complete(run, HOUR_S)
+    complete(run, 3 * HOUR_S)
     for _ in range(4):
         found += complete(run, 2 * HOUR_S, gor=None)
         complete(run, 600, flow_rate=0.0, motor_current=0.0, vsd_frequency=0.0)
@@ -105,6 +106,43 @@ def test_a_speed_at_the_edge_of_a_whole_hertz_is_judged_by_the_one_it_was_learne
     run.then(DAY_S, vsd_frequency=59.48)
     (patient,) = run.diagnostician._patients.values()
     assert set(patient.well._learning.frames_at) == {60}
+
+
+def test_a_channel_that_is_sent_by_the_hour_is_no_dead_one_and_is_told_of_once_its_habit_is_known() -> None:
+    run = Run(step_s=60)
+    for _ in range(12):
+        assert not complete(run, 60)
+        assert not complete(run, HOUR_S - 60, gor=None)
+    assert not complete(run, 60)
+    assert complete(run, 4 * HOUR_S, gor=None) == ["raised SENSOR_FAULT low"]
+
+
+def test_a_jump_that_is_reported_by_exception_is_believed_at_the_second_report() -> None:
+    run = Run(step_s=300)
+    run.then(DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    ratio = FEATURE_INDEX["flow_ratio"]
+    run.then(300, flow_rate=5.0)
+    run.then(600, flow_rate=None)
+    assert patient.well.features[ratio] == 1
+    run.then(300, flow_rate=4.0)
+    assert patient.well.features[ratio] == pytest.approx(4.0 / 2000.0)
+
+
+def test_a_lone_spike_of_a_channel_that_is_seldom_sent_moves_nothing() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    for _ in range(3):
+        run.then(HOUR_S, pip=None)
+        run.then(60, pip=6361.0)
+        run.then(HOUR_S, pip=None)
+        run.then(HOUR_S)
+    assert patient.well.features[FEATURE_INDEX["pip_hour"]] == pytest.approx(1.0, abs=0.02)
+    before = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
+    before.restore("W", run.diagnostician.snapshot("W"))
+    (again,) = before._patients.values()
+    assert str(again.well._quality.remember()) == str(patient.well._quality.remember())
 
 
 def test_one_bad_reading_is_no_vibration_for_hours() -> None:
