@@ -43,7 +43,11 @@ def start(folder: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def start(*options: str, environment: Mapping[str, str] = ELSEWHERE) -> subprocess.Popen[str]:
-            command = [sys.executable, "-m", "esp_ingestd", "demo", "--folder", str(folder), *options]
+            command = [sys.executable, "-m", "esp_ingestd", "demo", "--folder", str(folder)]
+            # The usual ports are looked at before they are taken: another demo, in a worker beside this, may be faster.
+            for port in ("--port", "--broker-port", "--database-port"):
+                command += [port, str(embedded.free_port())]
+            command += options
             demo = stack.enter_context(
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
             )
