@@ -145,6 +145,18 @@ def test_a_lone_spike_of_a_channel_that_is_seldom_sent_moves_nothing() -> None:
     assert str(again.well._quality.remember()) == str(patient.well._quality.remember())
 
 
+def test_what_an_earlier_version_remembered_of_the_channels_is_taken_back() -> None:
+    run = Run(step_s=60)
+    run.then(HOUR_S)
+    snapshot = json.loads(run.diagnostician.snapshot("W"))
+    del snapshot["well"]["quality"][-2:]  # what was believed last of those that jump, and which are out of range
+    again = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
+    again.restore("W", json.dumps(snapshot).encode())
+    (patient,) = again._patients.values()
+    (whole,) = run.diagnostician._patients.values()
+    assert str(patient.well._quality.remember()) == str(whole.well._quality.remember())
+
+
 def test_one_bad_reading_is_no_vibration_for_hours() -> None:
     run = Run(step_s=300)
     run.then(72 * HOUR_S)
