@@ -27,6 +27,8 @@ BASELINES_MOST: Final = 12
 NEIGHBOUR_HZ: Final = 0.55
 NONE_OPEN: Final = -2
 _FRAME: Final = Struct(f"{WAITING}d")
+_NOTHING: Final = Baseline()
+"""One for all wells of which nothing is known yet; nobody changes it."""
 
 
 class Learning:
@@ -54,7 +56,7 @@ class Learning:
         self._packed: dict[int, bytes] = {}
         """The baselines but for the open one, as it was."""
         self._open_hz = NONE_OPEN
-        self._open = Baseline()
+        self._open = _NOTHING
         """The baseline that was asked for last."""
         self.frames = 0
         self.frame_us = 0
@@ -64,7 +66,7 @@ class Learning:
         self._lag_us = 0
         self._memory_us = 0.0
         self._whole_hz = -1
-        self.usual = Baseline()
+        self.usual = _NOTHING
         """Of the present frequency; a guess where it has none of its own."""
         self.scales = UNKNOWN_SCALES
         self.is_found = False
