@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from esp_ingestd.config import SpoolSettings
-from esp_ingestd.sqlite import SqliteFile
+from esp_ingestd.sqlite import SqliteFile, is_damage
 
 FILE_NAME: Final = "wells.sqlite"
 _SCHEMA: Final = """
@@ -72,6 +72,8 @@ class Memory:
             wells = connection.execute("SELECT well_id, content FROM wells")
             return Remembered(dict(wells), dict(connection.execute("SELECT topic, payload FROM states")))
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
             aside = self._file.set_aside()
             self._file.open()
             _log.error("memory of wells was damaged, they are learned anew", why=str(error), set_aside=str(aside))

@@ -35,7 +35,7 @@ from esp_ingestd.core.reading import Reading
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.rollup import Stale
 from esp_ingestd.rows import CopyRows
-from esp_ingestd.sqlite import SqliteFile
+from esp_ingestd.sqlite import SqliteFile, is_damage
 
 FILE_NAME: Final = "spool.sqlite"
 FORMAT: Final = b"\x02"
@@ -156,6 +156,8 @@ class Spool:
             self._file.open()
             return self._recover()
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
             self._set_aside(str(error))
             return self._recover()
 
@@ -198,6 +200,8 @@ class Spool:
         try:
             return self._merge_oldest(max_rows)
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
             self._set_aside(str(error))
             return self._merge_oldest(max_rows)
 

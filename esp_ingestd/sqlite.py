@@ -7,12 +7,35 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from esp_ingestd.errors import Unavailable
 
+# What SQLite says of the disk, of rights or of another process, and not of what is in the file.
+PASSING: Final = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+UNREADABLE: Final = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is at fault. A disk that is full says nothing of it: set aside, all in it would be lost."""
+    return getattr(error, "sqlite_errorcode", 0) in UNREADABLE or _class_of(error) not in PASSING
+
+
+def _class_of(error: sqlite3.Error) -> int:
+    """The lower byte of its code; errors of our own have none, and are about what was read."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
 
 
 class SqliteFile:
@@ -39,7 +62,8 @@ class SqliteFile:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         except sqlite3.Error as error:
             kind = "spool_full" if "full" in str(error) else "spool"
-            raise Unavailable(f"{self.path}: {error}", kind=kind) from error
+            why = f"{error}; is its disk full?" if _class_of(error) == sqlite3.SQLITE_IOERR else str(error)
+            raise Unavailable(f"{self.path}: {why}", kind=kind) from error
         except OSError as error:
             raise Unavailable(f"{self.path}: {error.strerror}", kind="spool") from error
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +23,14 @@ from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
 from esp_ingestd.core.reading import CHANNELS, Reading
 from esp_ingestd.errors import Unavailable
+from esp_ingestd.memory import Memory
 from esp_ingestd.rollup import stale_with
 from esp_ingestd.rows import CopyRows
 from esp_ingestd.spool import FILE_NAME, Spool, read_status
 from esp_ingestd.sqlite import SqliteFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 START_US = 1_790_000_000_000_000
 
@@ -359,19 +360,48 @@ asyncio.run(main())
     assert read_status(where).readings >= promised
 
 
+@contextmanager
+def no_file_larger_than(size_bytes: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
 async def test_a_full_disk_is_said_and_what_is_there_stays(where: SpoolSettings) -> None:
     spool = Spool(where)
     await spool.open()
     await spool.append(make_batch())
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
-        with pytest.raises(Unavailable):
-            await fill(spool)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with no_file_larger_than(65_536), pytest.raises(Unavailable):
+        await fill(spool)
     assert (await spool.oldest(1_000)) is not None
     await spool.append(make_batch())
     await spool.close()
+
+
+async def test_a_disk_that_is_full_at_the_start_is_no_damage(where: SpoolSettings) -> None:
+    """Set aside as damaged, what was acknowledged would never reach the database, and each well be learned anew."""
+    spool, memory = Spool(where), Memory(where)
+    await spool.open()
+    await spool.append(make_batch())
+    await memory.load()
+    await memory.save({"W": b"{}"}, {"esp/alerts/W/state/STALL": b"{}"})
+    await spool.close()
+    await memory.close()
+    spool, memory = Spool(where), Memory(where)
+    with no_file_larger_than(4_096):
+        for opened in (spool.open, memory.load):
+            with pytest.raises(Unavailable, match="full"):
+                await opened()
+    await spool.close()
+    await memory.close()
+    assert not list(where.directory.glob("*.damaged-*"))
+    spool, memory = Spool(where), Memory(where)
+    assert (await spool.open()).readings == 3
+    assert (await memory.load()).snapshots == {"W": b"{}"}
+    await spool.close()
+    await memory.close()
