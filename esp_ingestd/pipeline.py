@@ -46,6 +46,7 @@ HOUR_US = 3_600_000_000
 MOST_COMMANDS = 100  # under way: each waits for its answer to be accepted
 REFUSALS_LOGGED_US = 60_000_000  # a flood of nonsense is one line a minute
 ANNUNCIATIONS = ("raised", "escalated", "unshelved")
+ASLEEP_US = 60_000_000  # no pause of ours is as long
 REMEMBER_US = 300_000_000  # a well is remembered every five minutes, and with each of its alarms
 RESTATED = 100  # states that are published again at once: what is new waits behind no more
 REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
@@ -152,6 +153,7 @@ class Pipeline:
         self._states: dict[str, bytes] = {}  # topic -> what it is to hold
         self._draining = False
         self._rows = self._bytes = 0  # of closed batches that are not settled
+        self._now_us = 0  # when time was last passed
         self._last_seen_us: dict[str, int] = {}
         self._undiagnosed = 0
         self._commands = 0  # under way
@@ -194,10 +196,13 @@ class Pipeline:
         self._take_command(topic, payload, delivery, received_us, size_bytes, retained=True)
 
     def pass_time(self) -> None:
-        """Let the diagnosis know what time it is: silence is news too."""
+        """Let the diagnosis know what time it is, every second or so: silence is news too."""
         now_us = self._clock()
-        # While we hear nobody, silence is ours and not the wells'.
-        if events := self._diagnostician.pass_time(now_us, deaf=not self._intake.is_listening):
+        passed_us, self._now_us = now_us - self._now_us, now_us
+        # While we hear nobody, silence is ours and not the wells'; nor is it theirs where our machine slept, or its
+        # clock was set.
+        deaf = not (self._intake.is_listening and 0 <= passed_us < ASLEEP_US)
+        if events := self._diagnostician.pass_time(now_us, deaf=deaf):
             self._announce(events, now_us)
         self._flood.pass_time(now_us)
         self._sum_up()
@@ -431,7 +436,8 @@ class Pipeline:
             wells = {event.well_id for event in batch.events} | {each.well_id for each in batch.commands}
             wells |= self._follow_delays(batch)
             now_us, due = self._clock(), self._rotation
-            while due and len(wells) < REMEMBERED_WELLS and now_us - self._remembered_us[due[0]] >= REMEMBER_US:
+            # A time to come is one of before the clock was set.
+            while due and len(wells) < REMEMBERED_WELLS and not 0 <= now_us - self._remembered_us[due[0]] < REMEMBER_US:
                 self._remembered_us[due[0]] = now_us
                 wells.add(due[0])
                 due.rotate(-1)

@@ -64,12 +64,12 @@ class Rig:
             report=lambda name, why: self.reports.append((name, why)),
             clock=self.now_us,
         )
+        self.clock_is_off_us = 0
         self.keys: dict[int, Sequence[tuple[str, int]]] = {}
         """Of each delivery, the readings that must be stored before it is acknowledged."""
 
-    @staticmethod
-    def now_us() -> int:
-        return T0 + int(asyncio.get_running_loop().time() * 1e6)
+    def now_us(self) -> int:
+        return T0 + self.clock_is_off_us + int(asyncio.get_running_loop().time() * 1e6)
 
     def _check_durable(self, deliveries: Sequence[int]) -> None:
         """I1, at the only place where it can be broken."""
@@ -520,28 +520,47 @@ def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back(pause_s: float) -> 
 # ---------------------------------------------------------------------------------------------------------- silence
 
 
+async def told_meanwhile(rig: Rig, seconds: int) -> list[str]:
+    """The topics of the events of the next seconds."""
+    before = len(rig.broker.published)
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        rig.pipeline.pass_time()
+    return [topic for topic, _, _ in rig.broker.published[before:] if topic.endswith("/events")]
+
+
 @stepped
 async def test_while_the_broker_is_away_no_well_is_silent() -> None:
     rig = Rig()
-
-    async def pass_time(seconds: int) -> list[str]:
-        """The topics of what was told meanwhile."""
-        before = len(rig.broker.published)
-        for _ in range(seconds):
-            await asyncio.sleep(1)
-            rig.pipeline.pass_time()
-        return [topic for topic, _, _ in rig.broker.published[before:] if topic.endswith("/events")]
-
     async with rig.running():
         for second in range(0, 20, 10):
             rig.deliver(second + 1, second, "W1")
             rig.deliver(second + 2, second, "W2")
-        assert not await pass_time(100)
+        assert not await told_meanwhile(rig, 100)
         rig.broker.is_connected = False
-        assert not await pass_time(3600)
+        assert not await told_meanwhile(rig, 3600)
         rig.broker.is_connected = True
-        assert not await pass_time(299)
-        assert await pass_time(10) == ["esp/alerts/esp-ingestd/events"]
+        assert not await told_meanwhile(rig, 299)
+        assert await told_meanwhile(rig, 10) == ["esp/alerts/esp-ingestd/events"]
+
+
+@pytest.mark.parametrize("hours", [-6, 6, 24 * 365 * 30])
+@stepped
+async def test_a_clock_that_was_set_or_a_machine_that_slept_makes_no_well_silent(hours: int) -> None:
+    """A gateway without a battery starts in 1970; a virtual machine is moved, or wakes after hours."""
+    rig = Rig()
+    async with rig.running():
+        for second in range(0, 20, 10):
+            rig.deliver(second + 1, second, "W1")
+            rig.deliver(second + 2, second, "W2")
+        assert not await told_meanwhile(rig, 100)
+        rig.clock_is_off_us = hours * 3_600_000_000
+        assert not await told_meanwhile(rig, 5)
+        for second in range(20, 40, 10):
+            rig.deliver(second + 1, second, "W1")
+            rig.deliver(second + 2, second, "W2")
+        assert not await told_meanwhile(rig, 299)
+        assert await told_meanwhile(rig, 10) == ["esp/alerts/esp-ingestd/events"]
 
 
 # ------------------------------------------------------------------------------------------- with a spool on disk
