@@ -19,8 +19,9 @@ docs/diagnosis.md are drawn from both.
        explanation. One whose rule was put out of service, or that compares with a baseline that was reset, ends as
        `reset`.
     6. Three times within a day, or what else the tree says of a diagnosis (`recurs_s`), is one alarm that keeps coming
-       back: it then stands (`recurring`) until its condition has been gone for as long, and counts. A stop of the well
-       ends that one too; raised again within that time it is recurring from its first moment.
+       back: it then stands (`recurring`) until its condition has been gone for as long, and counts; its state
+       says whether its condition holds (`present`). A stop of the well ends that one too; raised again within that time
+       it is recurring from its first moment.
     7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
        what was shelved was milder; so does whatever else ends the alarm.
@@ -181,6 +182,8 @@ class AlarmEvent:
     tree_version: str
     telemetry_snapshot: Mapping[str, Any]
     """The reading at which it happened, as JSON values: for the table, not on the topic."""
+    present: bool = True
+    """It stands, and its condition holds just now."""
     acknowledged: bool = False
     shelved_until_us: int = 0
     """Until when it is shelved; 0 if it is not."""
@@ -221,6 +224,7 @@ class AlarmEvent:
             "recurring": self.recurring,
             "count": self.count,
             "tree_version": self.tree_version,
+            "present": self.present,
             "acknowledged": self.acknowledged,
             "shelved_until": to_iso(self.shelved_until_us) if self.shelved_until_us else "",
             "by": self.by,
@@ -342,6 +346,21 @@ class Alarm:
     def explains(self) -> bool:
         """Its condition holds, so that it may explain another alarm."""
         return self.state in (State.ACTIVE, State.ACKNOWLEDGED) and self.returned_us == NEVER
+
+    @property
+    def is_present(self) -> bool:
+        """It stands, and its condition holds."""
+        return self.stands and self.returned_us == NEVER
+
+    @property
+    def seen(self) -> tuple[str, bool]:
+        """What people see of it: its state, and whether its condition holds; of a shelved one that is not told."""
+        return self.told_state, self.is_shelved or self.is_present
+
+    @property
+    def recurs_us(self) -> int:
+        """For how long its condition must be gone before one that keeps coming back ends."""
+        return self.diagnosis.recurs_us
 
     @property
     def told_state(self) -> str:

@@ -155,11 +155,15 @@ class Diagnostician:
         ]
         if field is not None and field.has_lost(place):
             self._look_us = now_us + LOOK_US
-            back = sum(patient.well.received_us > field.alarms[place].raised_us for patient in heard)
+            lost_us = field.raised[place][-1]  # of one that keeps coming back, this time
+            back = sum(patient.well.received_us > lost_us for patient in heard)
             if are_back(back, len(heard)):
                 self._since_us = now_us  # those that are still missing have their own time to return from now on
                 yield from self._tell_field(field, place, now_us, heard, 0)
             return
+        if field is not None and (kept := field.alarms.get(place)) and at_us - kept.returned_us >= kept.recurs_us:
+            # No reading comes from the field: of one that kept failing, time alone says that it has not failed since.
+            yield from self._tell_field(field, place, kept.returned_us + kept.recurs_us, heard, 0)
         left_us = [p.well.silence_us() - at_us + max(p.well.received_us, self._since_us) for p in heard]
         soonest_us = min(left_us, default=LOOK_MOST_US) + 1
         if soonest_us <= 0:
@@ -432,10 +436,12 @@ class Diagnostician:
     def _stay(self, visit: Visit, alarm: Alarm, question: Question) -> Iterator[AlarmEvent]:
         """A told alarm's condition stands, perhaps again, perhaps worse."""
         if alarm.returned_us != NEVER:
+            before = alarm.seen
             alarm.returned_us = NEVER
             alarm.count += 1
             alarm.recurring |= visit.patient.came(alarm, visit.now_us)
-            yield from self._move(visit, alarm, Signal.MET)
+            alarm.signal(Signal.MET)
+            yield from self._tell_change(visit, alarm, before)
             yield from self._supersede(visit, alarm)
         if question.severity > alarm.severity:
             self._count(alarm, -1)
@@ -459,23 +465,23 @@ class Diagnostician:
 
     def _return(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
         """None of a told alarm's questions stands any more."""
+        before = alarm.seen
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
         ends = not (alarm.question.states & STANDING_STILL or alarm.diagnosis.outlasts_stop)
-        recurs_us = alarm.diagnosis.recurs_us
         off = visit.patient.well.stopped and ends
         if alarm.latches:
-            yield from self._move(visit, alarm, Signal.RETURNED_LATCHING)
-        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < recurs_us)):
+            alarm.signal(Signal.RETURNED_LATCHING)
+        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < alarm.recurs_us)):
             signal = Signal.WELL_OFF if off else Signal.RETURNED
             signal = Signal.RELEASED if alarm.state in LATCHED else signal
             yield from self._end(visit, alarm, signal, "well_off" if off else "returned")
+            return
+        yield from self._tell_change(visit, alarm, before)
 
-    def _move(self, visit: Visit, alarm: Alarm, signal: Signal) -> Iterator[AlarmEvent]:
-        """Give a signal that tells of no transition; where SCADA sees another state after it, that is told."""
-        before = alarm.told_state
-        alarm.signal(signal)
-        if alarm.told_state != before:
+    def _tell_change(self, visit: Visit, alarm: Alarm, before: tuple[str, bool]) -> Iterator[AlarmEvent]:
+        """Where no transition was told and SCADA sees the alarm otherwise than before, that is told."""
+        if alarm.seen != before:
             told = self._event(visit, alarm, "")
             if self._live:
                 yield told
@@ -681,6 +687,7 @@ class Diagnostician:
             tree_version=self._tree.version,
             telemetry_snapshot=snapshot(visit.reading),
             acknowledged=alarm.state in ACKNOWLEDGED,
+            present=alarm.is_present,
             shelved_until_us=alarm.shelved_until_us,
             by=by,
             comment=comment,

@@ -107,7 +107,8 @@ class Model:
     def say(self, transition: str, name: str, reason: str = "") -> None:
         state = "cleared" if transition == "cleared" else self.state(name)
         alarm = self.told[name]
-        self.out.append((transition, name, reason, state, SEVERITIES[alarm.severity], alarm.count, alarm.recurring))
+        told = (transition, name, reason, state, SEVERITIES[alarm.severity], alarm.count, alarm.recurring)
+        self.out.append((*told, state != "cleared" and alarm.gone_s is None))
 
     def read(self, levels: dict[str, int | None], *, off: bool) -> None:
         self.offs = self.offs + 1 if off else 0
@@ -138,12 +139,11 @@ class Model:
 
     def stay(self, name: str, alarm: Told, found: int) -> None:
         if alarm.gone_s is not None:
-            before = self.state(name)
             alarm.gone_s = None
             alarm.count += 1
             self.note(name)
             alarm.recurring |= len(self.came[name]) == 3
-            if self.state(name) != before:
+            if not alarm.shelved_until_s:
                 self.say("", name)
             self.supersede(name)
         if found > alarm.severity:
@@ -151,15 +151,14 @@ class Model:
             self.say("escalated", name)
 
     def lose(self, name: str, alarm: Told) -> None:
-        before = self.state(name)
-        alarm.gone_s = self.now_s if alarm.gone_s is None else alarm.gone_s
-        if name == "STALL" and alarm.severity == CRITICAL:
-            if self.state(name) != before:
-                self.say("", name)
-        elif self.offs > 1 and name != "SENSOR_FAULT":
+        is_new, alarm.gone_s = alarm.gone_s is None, self.now_s if alarm.gone_s is None else alarm.gone_s
+        latches = name == "STALL" and alarm.severity == CRITICAL
+        if self.offs > 1 and name != "SENSOR_FAULT" and not latches:
             self.end(name, "well_off")
-        elif not alarm.shelved_until_s and not (alarm.recurring and self.now_s - alarm.gone_s < DAY):
+        elif not (latches or alarm.shelved_until_s or (alarm.recurring and self.now_s - alarm.gone_s < DAY)):
             self.end(name, "returned")
+        elif is_new and not alarm.shelved_until_s:
+            self.say("", name)
 
     def end(self, name: str, reason: str) -> None:
         self.say("cleared", name, reason)
@@ -242,7 +241,9 @@ class AlarmMachine(RuleBasedStateMachine):
         """Do it, and see that it told what the model said."""
         events = work(self.diagnostician)
         self.since_saved.append((work, events))
-        said = [(e.transition, e.diagnosis, e.reason, e.state, e.severity, e.count, e.recurring) for e in events]
+        said = [
+            (e.transition, e.diagnosis, e.reason, e.state, e.severity, e.count, e.recurring, e.present) for e in events
+        ]
         assert said == self.model.out
         self.model.out = []
         self.take_in(events)

@@ -26,18 +26,19 @@ MIXED = {f"W{n:03}": (10, 30, 60, 100, 101, 300, 1200)[n % 7] for n in range(105
 
 
 class Field:
-    """Wells that send at their own intervals, and the clock that is looked at every second."""
+    """Wells that send at their own intervals, and the clock that is looked at every `tick_s`."""
 
-    def __init__(self, interval_s: dict[str, int]) -> None:
+    def __init__(self, interval_s: dict[str, int], *, live: bool = False, tick_s: int = 1) -> None:
+        self.live = live
+        self.tick_s = tick_s
         self.diagnostician = self.anew()
         self.interval_s = interval_s
         self.now_s = 0
         self.due = [(1 + n * 7 % each, well) for n, (well, each) in enumerate(interval_s.items())]
         heapq.heapify(self.due)
 
-    @staticmethod
-    def anew() -> Diagnostician:
-        return Diagnostician(TREE, lambda _: WellSettings(), field_id="daemon-1")
+    def anew(self) -> Diagnostician:
+        return Diagnostician(TREE, lambda _: WellSettings(), field_id="daemon-1", live=self.live)
 
     def restart(self) -> None:
         second = self.anew()
@@ -51,7 +52,7 @@ class Field:
         events: list[AlarmEvent] = []
         end_s = self.now_s + seconds
         while self.now_s < end_s:
-            self.now_s += 1
+            self.now_s += self.tick_s
             while self.due[0][0] <= self.now_s:
                 at_s, well = self.due[0]
                 heapq.heapreplace(self.due, (at_s + self.interval_s[well], well))
@@ -188,6 +189,62 @@ def test_people_may_acknowledge_it(field: Field) -> None:
     _, (event,), _ = field.diagnostician.obey(acknowledge, START_US + field.now_s * SECOND_US)
     assert (event.transition, event.state) == ("acknowledged", "acknowledged")
     assert told(field.run(HOUR_S)) == ["cleared daemon-1"]
+
+
+RECURS_S = TREE.diagnoses[TREE.place["COMM_LOSS"]].recurs_us // SECOND_US
+FEW = {"W0": 600, "W1": 600, "W2": 600}
+
+
+def failing(silent: Callable[[str], bool], *, live: bool = False) -> tuple[Field, list[AlarmEvent]]:
+    """A field whose link, or that of one well, has failed for the third time, and is back for two hours."""
+    field = Field(FEW, live=live, tick_s=60)
+    field.run(6 * HOUR_S)
+    events = [event for _ in range(3) for wells in (silent, lambda _: False) for event in field.run(2 * HOUR_S, wells)]
+    return field, events
+
+
+def test_a_link_to_the_field_that_keeps_failing_is_one_alarm_that_ends() -> None:
+    field, events = failing(lambda _: True)
+    assert told(events) == ["raised daemon-1", "cleared daemon-1"] * 2 + ["raised daemon-1"]
+    assert (events[-1].recurring, events[-1].count) == (True, 3)
+    field.restart()
+    assert not field.run(6 * HOUR_S, lambda _: True)
+    back_us = START_US + field.now_s * SECOND_US
+    assert not field.run(RECURS_S - HOUR_S)
+    (cleared,) = field.run(2 * HOUR_S)
+    assert (cleared.transition, cleared.reason, cleared.count) == ("cleared", "returned", 4)
+    assert cleared.alarm_id == events[-1].alarm_id
+    assert 0 <= cleared.timestamp_us - back_us - RECURS_S * SECOND_US < 1200 * SECOND_US
+    assert not any(field.diagnostician.standing().values())
+    assert told(field.run(2 * HOUR_S, lambda _: True)) == ["raised daemon-1"]
+
+
+@pytest.mark.parametrize("step_s", [60, HOUR_S, RECURS_S])
+def test_when_that_alarm_ends_does_not_depend_on_how_often_it_is_looked_for(step_s: int) -> None:
+    field, before = failing(lambda _: True, live=True)
+    events: list[AlarmEvent] = []
+    now_s = field.now_s
+    while now_s < field.now_s + RECURS_S:
+        now_s += step_s
+        for well in FEW:
+            at_us = START_US + now_s * SECOND_US
+            field.diagnostician.observe(Reading(well, at_us, vsd_frequency=60.0, received_us=at_us))
+        events += field.diagnostician.pass_time(START_US + now_s * SECOND_US)
+    (cleared,) = (event for event in events if event.well_id == "daemon-1")
+    assert cleared.timestamp_us == before[-1].timestamp_us + RECURS_S * SECOND_US
+
+
+@pytest.mark.parametrize("silent", [{"W1"}.__contains__, lambda _: True])
+def test_of_a_link_that_keeps_failing_its_state_says_whether_it_is_down_now(silent: Callable[[str], bool]) -> None:
+    field, events = failing(silent, live=True)
+    assert [(e.transition, e.present, e.count) for e in events[-2:]] == [("raised", True, 3), ("", False, 3)]
+    (down,) = field.run(6 * HOUR_S, silent)
+    (up,) = field.run(2 * HOUR_S)
+    assert [(e.transition, e.present, e.count) for e in (down, up)] == [("", True, 4), ("", False, 4)]
+    assert down.alarm_id == up.alarm_id == events[-2].alarm_id
+    assert [e.state_payload()["present"] for e in (down, up)] == [True, False]
+    (cleared,) = field.run(RECURS_S)
+    assert (cleared.transition, cleared.present) == ("cleared", False)
 
 
 def test_a_tree_and_wells_read_anew_leave_it_as_it_is(field: Field) -> None:
