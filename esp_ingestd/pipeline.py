@@ -131,6 +131,7 @@ class Pipeline:
         self._memory = memory
         self._remembered_us: dict[str, int] = {}
         self._unsettled: set[str] | None = None  # wells that were last remembered with a delay running
+        self._forgets = False  # the memory could not be kept
         self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
         self._intake = intake
         self._alerts = alerts
@@ -462,9 +463,15 @@ class Pipeline:
         if (snapshots or states) and self._memory is not None:
             try:
                 await self._memory.save(snapshots, states)
-            except Unavailable as unavailable:  # then a crash forgets what these wells learned since
+            except Unavailable as unavailable:
                 self._metrics.store_errors.labels(unavailable.kind).inc()
-                _log.error("memory of wells cannot be kept", why=str(unavailable))
+                if not self._forgets:  # a line a batch would fill what is left of the disk
+                    _log.error("memory of wells cannot be kept: a kill now forgets some of it", why=str(unavailable))
+                self._forgets = True
+            else:
+                if self._forgets:
+                    _log.info("memory of wells is kept again")
+                self._forgets = False
 
     def _open_batch(self, now_us: int) -> Batch:
         """The open batch, begun if nothing is in it."""

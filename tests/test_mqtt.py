@@ -497,6 +497,17 @@ async def test_a_publication_that_is_refused_is_answered_so_by_mqtt_5_alone(
         assert mqtt.waiting == 0
 
 
+async def test_a_topic_that_mqtt_does_not_have_is_refused_and_stops_nothing(line: Line) -> None:
+    """Such as the answer to a command for a well whose name is no UTF-8: written out, it is longer than it came."""
+    async with line.running() as mqtt:
+        answers = [mqtt.publish(topic, b"x") for topic in ("a", "b" * 70_000, "c/#", "d")]
+        first, long, wild, last = await asyncio.wait_for(asyncio.gather(*answers), PATIENCE_S)
+        assert (first, last) == ("", "")
+        assert "cannot be published to" in long
+        assert "cannot be published to" in wild
+        assert mqtt.waiting == 0
+
+
 async def test_what_a_session_kept_may_come_for_long_before_the_answer_to_subscribing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

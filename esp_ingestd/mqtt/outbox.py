@@ -49,7 +49,12 @@ class Outbox:
         """As many as the window lets; a connection may be lost in between."""
         while self._waiting and len(self._sent) < self._window and is_connected():
             publication = self._waiting.popleft()
-            info = client.publish(publication.topic, publication.payload, qos=1, retain=publication.retain)
+            try:
+                info = client.publish(publication.topic, publication.payload, qos=1, retain=publication.retain)
+            except ValueError as error:  # a topic that MQTT does not have, such as one that is too long
+                if publication.answer is not None:
+                    publication.answer.set_result(f"{publication.topic[:64]} cannot be published to: {error}")
+                continue
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or not is_connected():
                 if publication.answer is not None:
                     self._waiting.appendleft(publication)

@@ -22,12 +22,25 @@ from esp_ingestd.spool import Spool
 from esp_ingestd.telemetry import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 T0 = 1_700_000_000_000_000
 TREE = load_tree(None)
 WELLS = Wells(WellSettings(nameplate_current_a=50.0))
+
+
+class FakeMemory:
+    """On a disk that may be full."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.kept: dict[str, bytes] = {}
+
+    async def save(self, snapshots: Mapping[str, bytes], _states: Mapping[str, bytes]) -> None:
+        if self.is_full:
+            raise Unavailable("wells.sqlite: database or disk is full", kind="spool_full")
+        self.kept |= snapshots
 
 
 class Rig:
@@ -40,6 +53,7 @@ class Rig:
         accepts: bool = True,
         max_wells: int = 100,
         overflow: Spool | None = None,
+        memory: FakeMemory | None = None,
         **batch: int,
     ) -> None:
         self.store = store or FakeStore()
@@ -57,7 +71,7 @@ class Rig:
             store=self.store,
             drain_store=self.store,
             overflow=overflow,
-            memory=None,
+            memory=memory,
             intake=self.broker,
             alerts=self.broker,
             metrics=self.metrics,
@@ -452,6 +466,23 @@ async def test_each_kind_of_unavailability_is_retried_and_counted() -> None:
         rig.deliver(1)
         await settled(lambda: rig.broker.acknowledged == [1])
     assert [rig.counted("store_errors_total", kind=kind) for kind in kinds] == [1, 1, 1, 1, 1]
+
+
+@stepped
+async def test_a_memory_that_cannot_be_kept_stops_nothing_and_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each batch would fill what is left of a disk that is full."""
+    memory = FakeMemory()
+    rig = Rig(memory=memory)
+    async with rig.running():
+        for second, memory.is_full in enumerate([True] * 5 + [False] * 2 + [True] * 5):
+            rig.deliver(second + 1, second, f"W{second}")
+            await asyncio.sleep(400)
+        assert rig.broker.acknowledged == list(range(1, 13))
+    assert {"W5", "W6"} <= memory.kept.keys()
+    assert rig.counted("store_errors_total", kind="spool_full") == 10
+    said = capsys.readouterr().out
+    assert said.count("memory of wells cannot be kept") == 2
+    assert said.count("memory of wells is kept again") == 1
 
 
 @stepped
