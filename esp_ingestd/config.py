@@ -75,10 +75,21 @@ class _Section(BaseModel):
         return value
 
 
+def _require_host(host: str) -> str:
+    """A host, by name or address, that can be asked for at all: the resolver raises what is no fault of the network."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("is no host name: a part between its dots is empty or too long") from None
+    return host
+
+
 class MqttSettings(_Section):
     """The broker."""
 
-    host: str = Field("localhost", min_length=1, description="host name or address of the broker")
+    host: Annotated[str, AfterValidator(_require_host)] = Field(
+        "localhost", min_length=1, description="host name or address of the broker"
+    )
     port: Port = Field(1883, description="TCP port, 1 to 65535; 8883 is usual with TLS")
     client_id: str = Field(
         "esp-ingestd",
@@ -144,6 +155,9 @@ class DatabaseSettings(_Section):
         host = r"(\[[^@\[\]]+\]|[^:@\[\]]*)(:\d{1,5})?"
         if not re.fullmatch(rf"([^\[\]]*@)?{host}(,{host})*", authority):
             raise ValueError("host or port cannot be read; special characters in a password are written as %XX")
+        for name, _ in re.findall(r"([^@:,\[\]]*)(:\d+)?(?:,|$)", authority.rpartition("@")[2]):
+            if "%" not in name:  # the folder of a socket
+                _require_host(name)
         return dsn
 
 

@@ -126,6 +126,8 @@ def test_every_fault_at_once_with_its_place_and_what_is_allowed(
         ("[[mqtt]]\nport = 1\n", "mqtt: Input should be a valid dictionary"),
         ("[mqtt]\nport = true\n", "mqtt.port = true: must not be true or false"),
         ("[mqtt]\nhost = 'a'\nport = \"x\\ny\"\n", r'mqtt.port = "x\ny"'),
+        ('[mqtt]\nhost = "broker..site"\n', 'mqtt.host = "broker..site": is no host name: a part between its dots'),
+        ("[database]\ndsn = 'postgresql://u:p@a:1,db..site:2/esp'\n", "database.dsn = ***: is no host name"),
         ('[mqtt]\nhost = "a\\u0000b"\n', "must not hold NUL"),
         ("[mqtt]\ntls_ca_file = 'missing'\n", 'missing": cannot be read: No such file'),
         ("[spool]\ndirectory = ''\n", 'spool.directory = "": must not be empty'),
@@ -315,3 +317,8 @@ def test_no_well_is_called_as_the_field_is(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(text.format("PUMPS"))
     wells, _ = load_diagnosis(load_settings(tmp_path / "c.toml"))
     assert list(wells.listed) == ["PUMPS_1"]
+
+
+def test_a_database_may_be_at_a_socket_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    dsn = f"postgresql://u@%2Frun%2F{'x' * 70},[::1]:5433,db.site./esp"
+    assert load_settings(write(tmp_path, f"[database]\ndsn = '{dsn}'\n")).database.dsn.get_secret_value() == dsn
