@@ -268,8 +268,12 @@ def read_status(settings: SpoolSettings) -> Status:
     """
     path = settings.directory / FILE_NAME
     try:
+        path.stat()
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return _count(connection)._replace(size_bytes=path.stat().st_size)
+    except FileNotFoundError:
+        why = "there is none; has a daemon run with this spool.directory?"
+        raise Unavailable(f"spool {path}: {why}", kind="spool") from None
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"spool {path}: {error}", kind="spool") from error
 

@@ -187,7 +187,9 @@ class Metrics:
         )
         self.commands = counter("commands", "Commands from SCADA, by what became of them", "command", "outcome")
         self.wells_active = gauge("wells_active", "Wells that sent a reading in the last hour")
-        self.store_errors = counter("store_errors", "Failed attempts to write to the database, by kind", "kind")
+        self.store_errors = counter(
+            "store_errors", "Failed attempts to keep something in the database or on disk, by kind", "kind"
+        )
         self.spool_bytes = gauge("spool_bytes", "Size of the spool on disk")
         self.spool_damaged = gauge(
             "spool_batches_damaged", "Batches in the spool that could not be read since the start"

@@ -234,7 +234,7 @@ async def test_status_can_be_read_while_a_daemon_uses_it(spool: Spool, where: Sp
 
 
 def test_status_of_no_spool_says_where_it_looked(where: SpoolSettings) -> None:
-    with pytest.raises(Unavailable, match=FILE_NAME):
+    with pytest.raises(Unavailable, match=f"{FILE_NAME}: there is none; has a daemon run"):
         read_status(where)
 
 
