@@ -336,7 +336,9 @@ class Pipeline:
         return self._rows + self._batcher.open.rows
 
     def _admit(self, reading: Reading) -> bool:
-        """Whether a well not seen before is diagnosed: strangers' wells must not fill the memory."""
+        """Whether a well not seen before is diagnosed: strangers' must not fill the memory, nor pass for the field."""
+        if reading.well_id == self._diagnostician.field_id:
+            return False
         if len(self._last_seen_us) < self._max_wells:
             self._remembered_us[reading.well_id] = 0  # soon: until then a kill makes it a well that has just started
             self._rotation.appendleft(reading.well_id)

@@ -575,6 +575,22 @@ async def test_while_the_broker_is_away_no_well_is_silent() -> None:
         assert await told_meanwhile(rig, 10) == ["esp/alerts/esp-ingestd/events"]
 
 
+@stepped
+async def test_a_well_that_is_called_as_the_field_is_says_nothing_of_the_field() -> None:
+    """Such as a test client that publishes under our client id."""
+    rig = Rig()
+    async with rig.running():
+        for second in range(0, 20, 10):
+            rig.deliver(second + 1, second, "W1")
+            rig.deliver(second + 2, second, "W2")
+        assert await told_meanwhile(rig, 400) == ["esp/alerts/esp-ingestd/events"]
+        for second in range(410, 440, 10):
+            rig.deliver(second, 86_400 + second, "esp-ingestd")
+            await told_meanwhile(rig, 10)
+        assert [topic for topic, _, _ in rig.broker.published].count("esp/alerts/esp-ingestd/events") == 1
+    assert rig.counted("readings_stored_total") == 7
+
+
 @pytest.mark.parametrize("hours", [-6, 6, 24 * 365 * 30])
 @stepped
 async def test_a_clock_that_was_set_or_a_machine_that_slept_makes_no_well_silent(hours: int) -> None:
