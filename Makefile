@@ -76,7 +76,9 @@ format: .venv/dev ## format the code and repair what ruff can
 .PHONY: diagrams
 diagrams: .venv/dev ## draw the diagrams of the documents anew
 	@.venv/bin/esp-ingestd diagram tree --into docs/decision-tree.md
+	@.venv/bin/esp-ingestd diagram terms --into docs/decision-tree.md
 	@.venv/bin/esp-ingestd diagram features --into docs/decision-tree.md
+	@.venv/bin/esp-ingestd diagram questions --into docs/diagnosis.md
 	@.venv/bin/esp-ingestd diagram alarm --into docs/diagnosis.md
 	@.venv/bin/esp-ingestd diagram shelf --into docs/diagnosis.md
 

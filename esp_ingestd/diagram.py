@@ -1,4 +1,4 @@
-"""Diagrams in the documents, drawn from what they show, in Mermaid's language; and a table of the features.
+"""Diagrams in the documents, drawn from what they show, in Mermaid's language; tables of questions, terms, features.
 
     esp-ingestd diagram tree --into docs/decision-tree.md
     esp-ingestd diagram alarm --into docs/diagnosis.md
@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from esp_ingestd.core.alarm import Signal
 from esp_ingestd.core.feature import FEATURES, STATES, TURNING
+from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.tree import SEVERITIES, Diagnosis, Group, Question, Tree
 
 # Fill and border of a diagnosis, by severity; legible on light and dark pages.
@@ -26,7 +27,7 @@ _COLOURS: Final = {
     "critical": ("#fbd5d5", "#b3261e"),
 }
 _WIDE: Final = '%%{init: {"flowchart": {"wrappingWidth": 420}}}%%'
-TABLE: Final = "features"  # the one that is no picture
+TABLES: Final = ("questions", "terms", "features")  # those that are no pictures
 _State = TypeVar("_State", bound=Enum)
 
 
@@ -108,6 +109,39 @@ def _text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
+def question_table(tree: Tree) -> str:
+    """When each diagnosis is met, and how long that must stand, as a table in Markdown."""
+    head = "| diagnosis | is met when | state of the pump | severity | on-delay, readings | off-delay |\n"
+    rows = (_question_row(diagnosis, question) for diagnosis in tree.diagnoses for question in diagnosis.questions)
+    return "".join([head, "| --- | --- | --- | --- | --- | --- |\n", *rows])
+
+
+def _question_row(diagnosis: Diagnosis, question: Question) -> str:
+    states = ", ".join(state for state, bit in STATES.items() if question.states & bit)
+    cells = (
+        diagnosis.name,
+        " and ".join(f"`{condition}`" for condition in question.when),
+        "turning" if question.states == TURNING else states,
+        SEVERITIES[question.severity],
+        f"{_lasting(question.on_delay_us)}, {question.min_samples}",
+        _lasting(question.off_delay_us),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _lasting(time_us: int) -> str:
+    for unit, length_s in (("h", 3600), ("min", 60)):
+        if time_us >= length_s * SECOND_US:
+            return f"{time_us / (length_s * SECOND_US):g} {unit}"
+    return f"{time_us / SECOND_US:g} s"
+
+
+def term_table(tree: Tree) -> str:
+    """The conditions that have a name, as a table in Markdown."""
+    rows = (f"| `{name}` | `{text}` |\n" for name, text in tree.terms.items())
+    return "".join(["| term | condition |\n| --- | --- |\n", *rows])
+
+
 def feature_table() -> str:
     """What questions may ask about, as a table in Markdown: by name, in which unit, and what it is."""
     rows = (f"| `{each.name}` | {'' if each.unit == '1' else each.unit} | {each.describes} |\n" for each in FEATURES)
@@ -115,7 +149,7 @@ def feature_table() -> str:
 
 
 def _block(name: str) -> re.Pattern[str]:
-    inside = r"()((?:\|[^\n]*\n)+)()" if name == TABLE else r"(```mermaid\n)(.*?)(```\n)"
+    inside = r"()((?:\|[^\n]*\n)+)()" if name in TABLES else r"(```mermaid\n)(.*?)(```\n)"
     return re.compile(rf"(<!-- esp-ingestd diagram {name}\b[^>]*-->\n+){inside}", re.DOTALL)
 
 
@@ -132,6 +166,6 @@ def redraw(page: str, name: str, diagram: str) -> str:
         ValueError: the page has no place for it.
     """
     if drawn(page, name) is None:
-        what = "table" if name == TABLE else "block fenced as mermaid"
+        what = "table" if name in TABLES else "block fenced as mermaid"
         raise ValueError(f"no {what} behind `<!-- esp-ingestd diagram {name} -->`")
     return _block(name).sub(lambda found: found[1] + found[2] + diagram + found[4], page)

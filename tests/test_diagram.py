@@ -13,7 +13,7 @@ from esp_ingestd.cli import app
 from esp_ingestd.core.alarm import SHELF, TABLE, AlarmEvent
 from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.tree import Tree
-from esp_ingestd.diagram import alarm_diagram, drawn, feature_table, tree_diagram
+from esp_ingestd.diagram import alarm_diagram, drawn, feature_table, question_table, term_table, tree_diagram
 
 ROOT = Path(__file__).parents[1]
 TREE = (ROOT / "config" / "decision_tree.toml").read_text()
@@ -37,6 +37,21 @@ def test_the_page_lists_every_feature_with_its_unit() -> None:
     assert "| `trip_margin` | K | trip temperature less motor temperature |\n" in PAGE
     for name in FEATURE_INDEX:
         assert f"| `{name}` |" in PAGE
+
+
+def test_the_page_says_when_each_diagnosis_is_met() -> None:
+    page = (ROOT / "docs" / "diagnosis.md").read_text()
+    table = question_table(Tree.parse(TREE))
+    assert drawn(page, "questions") == table, "run `esp-ingestd diagram questions --into docs/diagnosis.md`"
+    assert "| STALL | `2.5 <= load < 10` | turning | critical | 5 s, 2 | 1 min |\n" in page
+    assert "| SENSOR_FAULT | `frozen_channels > 0.5 or dead_channels > 0.5` | warm-up, transient, running |" in page
+
+
+def test_the_page_lists_every_term_with_its_condition() -> None:
+    tree = Tree.parse(TREE)
+    assert drawn(PAGE, "terms") == term_table(tree), "run `esp-ingestd diagram terms --into docs/decision-tree.md`"
+    for name, text in tree.terms.items():
+        assert f"| `{name}` | `{text}` |\n" in PAGE
 
 
 def test_every_transition_is_drawn() -> None:

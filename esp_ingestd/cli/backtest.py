@@ -149,6 +149,8 @@ class Drawing(StrEnum):
     TREE = "tree"
     ALARM = "alarm"
     SHELF = "shelf"
+    QUESTIONS = "questions"
+    TERMS = "terms"
     FEATURES = "features"
 
 
@@ -156,7 +158,8 @@ def diagram(
     what: Annotated[
         Drawing,
         typer.Argument(
-            help="The decision tree, the life of an alarm, how one is shelved, or what questions may ask about."
+            help="The decision tree, the life of an alarm, how one is shelved; as tables the tree's questions, its "
+            "terms, and the features that they may ask about."
         ),
     ],
     *,
@@ -172,13 +175,15 @@ def diagram(
 ) -> None:
     """Draw a tree from its file, or an alarm's life from its table, in Mermaid: GitHub and GitLab show the picture."""
     from esp_ingestd.core.alarm import SHELF, TABLE
-    from esp_ingestd.diagram import alarm_diagram, feature_table, redraw, tree_diagram
+    from esp_ingestd.diagram import alarm_diagram, feature_table, question_table, redraw, term_table, tree_diagram
     from esp_ingestd.shipped import load_tree
 
     drawing = {
         Drawing.TREE: lambda: tree_diagram(load_tree(tree)),
         Drawing.ALARM: lambda: alarm_diagram(TABLE),
         Drawing.SHELF: lambda: alarm_diagram(SHELF),
+        Drawing.QUESTIONS: lambda: question_table(load_tree(tree)),
+        Drawing.TERMS: lambda: term_table(load_tree(tree)),
         Drawing.FEATURES: feature_table,
     }[what]()
     if into is None:

@@ -1,9 +1,10 @@
 """Conditions: small expressions on features, as an engineer writes them, compiled to Python once.
 
 A condition compares features and numbers with `<  <=  >  >=`, computes with `+ - * /`, `min(...)`, `max(...)`, and
-joins with `and`, `or`, `not`; `unknown(feature)` is true where a feature is not known. Its logic has three values:
-a feature that is not known is NaN, which makes a comparison neither true nor false. `met` is the condition as
-written, `not_met` its negation pushed down to the comparisons; with NaN both are false: not assessable.
+joins with `and`, `or`, `not`; `unknown(feature)` is true where a feature is not known. A condition that was given a
+name, a *term*, may stand in others by that name. Its logic has three values: a feature that is not known is NaN, which
+makes a comparison neither true nor false. `met` is the condition as written, `not_met` its negation pushed down to the
+comparisons; with NaN both are false: not assessable.
 """
 
 import ast
@@ -29,16 +30,21 @@ class ConditionError(ValueError):
 class Condition:
     """One condition of the file, parsed; `met` and `not_met` are Python expressions over feature names.
 
+    Args:
+        text: as an engineer wrote it.
+        terms: what stands behind a name.
+
     Raises:
         ConditionError: naming what is not understood.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, terms: "Mapping[str, Condition] | None" = None) -> None:
         self.text = text
         try:
-            self._root = ast.parse(text.strip(), mode="eval").body
+            root = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ConditionError(f"{text!r} is no condition") from error
+        self._root = self._spelt_out(root, terms or {})
         self.features = tuple(dict.fromkeys(self._names(self._root)))
         self.met = self._logic(self._root, want=True, deadband={})
         self.not_met = self.cleared({})
@@ -62,6 +68,18 @@ class Condition:
                     limits.append((right.id, _TURNED[type(sign)], _float(left)))
                 left = right
         return limits, 0 < pairs == len(limits)
+
+    def _spelt_out(self, node: ast.expr, terms: "Mapping[str, Condition]") -> ast.expr:
+        """The same with what stands behind each term in its place."""
+        if isinstance(node, ast.Name):
+            if node.id not in terms:
+                raise ConditionError(f"{self.text!r}: {node.id!r} compares nothing, and is no term")
+            return terms[node.id]._root  # noqa: SLF001  (a condition of the same tree)
+        if isinstance(node, ast.BoolOp):
+            node.values = [self._spelt_out(value, terms) for value in node.values]
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            node.operand = self._spelt_out(node.operand, terms)
+        return node
 
     def _logic(self, node: ast.expr, *, want: bool, deadband: Mapping[str, float]) -> str:
         if isinstance(node, ast.BoolOp):

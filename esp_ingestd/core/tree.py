@@ -2,7 +2,8 @@
 
 Rules:
     1. A question asks whether all its conditions hold. A condition is a comparison of features and numbers with
-       `<  <=  >  >=`, `+ - * /`, `min(...)`, `max(...)`, joined with `and`, `or`, `not`.
+       `<  <=  >  >=`, `+ - * /`, `min(...)`, `max(...)`, joined with `and`, `or`, `not`; or the name of a *term*,
+       which is a condition of its own.
     2. Logic has three values. A feature that is not known is NaN; it makes a comparison neither true nor false, so
        a question is *met*, *not met* or *not assessable*. `met` is the condition as written; `not met` is its
        negation pushed down to the comparisons: of both, a comparison with NaN is false.
@@ -128,6 +129,8 @@ class Tree:
     """The compiled tree. `version` changes whenever its content does."""
 
     version: str
+    terms: Mapping[str, str]
+    """Conditions by the names that others use them by."""
     groups: Mapping[str, Group]
     diagnoses: tuple[Diagnosis, ...]
     """In order of precedence: by group, then as they stand in the file."""
@@ -209,9 +212,11 @@ class _Reader:
         self._compiled: list[tuple[int, int, str, bool]] = []
         self._drafts: list[_Draft] = []
         self._deadbands = self._read_deadbands(source.get("deadband", {}), "deadband")
+        self._terms: dict[str, Condition] = {}
+        self._read_terms(source.get("term", {}))
 
     def tree(self) -> Tree:
-        self._unknown_keys(self._source, {"deadband", "group", "diagnosis"}, "decision tree")
+        self._unknown_keys(self._source, {"deadband", "term", "group", "diagnosis"}, "decision tree")
         groups = {group.name: group for group in self._groups()}
         entries = self._tables(self._source, "diagnosis", "decision tree")
         rank = {name: place for place, name in enumerate(groups)}
@@ -225,6 +230,7 @@ class _Reader:
         content = json.dumps(self._source, sort_keys=True, default=str).encode()
         return Tree(
             version=hashlib.sha256(content).hexdigest()[:12],
+            terms={name: condition.text for name, condition in self._terms.items()},
             groups=groups,
             diagnoses=tuple(diagnoses),
             questions=tuple(self._questions),
@@ -302,6 +308,23 @@ class _Reader:
             if name not in FEATURE_INDEX:
                 self._fault(place, f"unknown feature {name!r}")
         return {name: self._number(table, name, place, 0.0) for name in table}
+
+    def _read_terms(self, table: object) -> None:
+        """Each may use those above it."""
+        if not isinstance(table, dict):
+            self._fault("term", "must be a table: name = condition")
+            return
+        for name, text in table.items():
+            if name in FEATURE_INDEX or not name.isidentifier():
+                what = "a feature" if name in FEATURE_INDEX else "no name"
+                self._fault("term", f"{name!r} is {what}; call it otherwise")
+            elif not isinstance(text, str):
+                self._fault(f"term {name}", "must be a condition, as a text")
+            else:
+                try:
+                    self._terms[name] = Condition(text, self._terms)
+                except ConditionError as error:
+                    self._fault(f"term {name}", str(error))
 
     def _groups(self) -> list[Group]:
         entries = self._tables(self._source, "group", "decision tree")
@@ -405,7 +428,7 @@ class _Reader:
         conditions = []
         for text in self._texts(table, key, place, needed=needed):
             try:
-                conditions.append(Condition(text))
+                conditions.append(Condition(text, self._terms))
             except ConditionError as error:
                 self._fault(f"{place}, {key}", str(error))
         return conditions
