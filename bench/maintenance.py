@@ -29,10 +29,9 @@ from esp_ingestd import embedded
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.batch import Batch
 from esp_ingestd.core.decode import Decoder
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, HOUR_US, SECOND_US, Reading
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.publisher import from_field
-from esp_ingestd.rollup import DAY_US, HOUR_US
 from esp_ingestd.simulator import Field
 
 MINUTE_S = 60

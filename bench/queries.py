@@ -21,10 +21,9 @@ from pydantic import SecretStr
 from esp_ingestd import embedded, queries
 from esp_ingestd.answer import Period
 from esp_ingestd.config import DatabaseSettings, Wells
-from esp_ingestd.core.reading import CHANNEL_NAMES
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.moment import Every
-from esp_ingestd.queries import DAY_US
 
 ASKED = 5
 FILL = """

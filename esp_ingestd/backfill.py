@@ -27,13 +27,12 @@ from esp_ingestd.columns import read_columns
 from esp_ingestd.config import Settings, Wells
 from esp_ingestd.core.batch import Batch, DeadLetter
 from esp_ingestd.core.decode import KEPT_BYTES, Decoded, Decoder, Reason, Rejection
-from esp_ingestd.core.reading import Reading
+from esp_ingestd.core.reading import DAY_US, Reading
 from esp_ingestd.database import Database, LoadMark, to_dead_letter
 from esp_ingestd.progress import Progress
 from esp_ingestd.recording import Block, Position, RecordingError, Row, Unreadable, open_recording
 
 MAX_DAYS: Final = 100  # a chunk is a day, and one transaction can lock only so many chunks
-DAY_US: Final = 86_400_000_000
 
 
 class BackfillError(Exception):

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.decode import Decoded, Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.reading import SECOND_US, Reading, to_iso, to_microseconds
+from esp_ingestd.core.reading import HOUR_US, SECOND_US, Reading, to_iso, to_microseconds
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.progress import Progress
@@ -33,7 +33,6 @@ from esp_ingestd.progress import Progress
 if TYPE_CHECKING:
     from esp_ingestd.config import DatabaseSettings
 
-HOUR_US: Final = 3600 * SECOND_US
 DAY_S: Final = 86_400.0
 FAR_US: Final = to_microseconds(datetime(9998, 1, 1, tzinfo=UTC))
 """The arrival that a line without one is decoded with: no timestamp is ahead of it."""

@@ -34,7 +34,7 @@ from esp_ingestd.answer import (
 )
 from esp_ingestd.config import Settings, Wells
 from esp_ingestd.core.cadence import MISSED, SILENCE_US
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, to_iso
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, HOUR_US, SECOND_US, to_iso
 from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import IDLE_A, IDLE_LOAD, TURNING_HZ, WellSettings
@@ -42,8 +42,6 @@ from esp_ingestd.database import Database
 from esp_ingestd.moment import Every, to_words
 from esp_ingestd.story import Story
 
-HOUR_US: Final = 3_600 * SECOND_US
-DAY_US: Final = 24 * HOUR_US
 RAW_MOST_US: Final = DAY_US
 HOURLY_MOST_US: Final = 60 * DAY_US
 HOURLY_SUMMARY_US: Final = 3 * DAY_US

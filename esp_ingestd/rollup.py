@@ -15,10 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading
+from esp_ingestd.core.reading import CHANNEL_NAMES, HOUR_US, SECOND_US, Reading
 
-HOUR_US: Final = 3600 * SECOND_US
-DAY_US: Final = 24 * HOUR_US
 LONGEST_US: Final = HOUR_US // 2
 """How long what a reading says of the pump holds at most."""
 ON_TIME_US: Final = 900 * SECOND_US

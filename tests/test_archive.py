@@ -33,10 +33,9 @@ from esp_ingestd.archive.retention import NO_ARCHIVE, retain, status
 from esp_ingestd.archive.tables import TELEMETRY
 from esp_ingestd.config import ArchiveSettings, DatabaseSettings, RetentionSettings
 from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import CHANNEL_NAMES, Reading
+from esp_ingestd.core.reading import CHANNEL_NAMES, HOUR_US, Reading
 from esp_ingestd.database import COLUMNS, Database
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.rollup import HOUR_US
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

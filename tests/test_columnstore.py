@@ -14,12 +14,11 @@ from pydantic import SecretStr
 from esp_ingestd.backfill import backfill
 from esp_ingestd.config import DatabaseSettings, Settings, Wells
 from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, SECOND_US, Reading, to_iso
 from esp_ingestd.database import _UNPUBLISHED, Database, migrate, schema, writing
 from esp_ingestd.database.schema import shipped_migrations
 from esp_ingestd.database.writing import LATE_ROWS
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.rollup import DAY_US
 from esp_ingestd.rows import CopyRows
 
 if TYPE_CHECKING:

@@ -23,12 +23,11 @@ from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason, Rejection
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_iso
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, HOUR_US, SECOND_US, Reading, to_iso
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.database import Database
 from esp_ingestd.errors import Unavailable
 from esp_ingestd.moment import Every
-from esp_ingestd.queries import DAY_US, HOUR_US
 from esp_ingestd.story import Story
 from esp_ingestd.table import Format
 

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from esp_ingestd.config import DatabaseSettings
 from esp_ingestd.core.batch import Batch
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, to_datetime
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, HOUR_US, SECOND_US, Reading, to_datetime
 from esp_ingestd.database import Database, migrate
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.rollup import DAY_US, HOUR_US, SEVERITIES, Mark, marks_of, stale_with
+from esp_ingestd.rollup import SEVERITIES, Mark, marks_of, stale_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

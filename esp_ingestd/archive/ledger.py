@@ -18,7 +18,6 @@ from esp_ingestd.database import Database, Edition, Session
 
 ARCHIVE_LOCK: Final = 0x65737032  # any constant of our own: "esp2"
 DAY: Final = timedelta(days=1)
-DAY_US: Final = 86_400 * SECOND_US
 
 
 class Stored(NamedTuple):

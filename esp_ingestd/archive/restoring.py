@@ -14,14 +14,15 @@ from pyarrow import compute
 
 from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Report
 from esp_ingestd.archive.form import Rows, read_file, to_csv
-from esp_ingestd.archive.ledger import DAY_US, open_database, start_us, today
+from esp_ingestd.archive.ledger import open_database, start_us, today
 from esp_ingestd.archive.place import Manifest, Place, days_of, fetched_whole, open_place, read_manifest
 from esp_ingestd.archive.retention import first_kept
 from esp_ingestd.archive.tables import TABLES, TELEMETRY, Table
 from esp_ingestd.config import Settings, mask_url
+from esp_ingestd.core.reading import DAY_US, HOUR_US
 from esp_ingestd.database import Session, copy_lines
 from esp_ingestd.progress import Progress
-from esp_ingestd.rollup import HOUR_US, Mark
+from esp_ingestd.rollup import Mark
 
 TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 

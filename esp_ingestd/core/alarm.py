@@ -125,7 +125,6 @@ SHELF: Final[Mapping[tuple[Shelf, Signal], tuple[Shelf, str]]] = {
 STANDING: Final = frozenset(State) - {State.NORMAL, State.PENDING}
 ACKNOWLEDGED: Final = frozenset({State.ACKNOWLEDGED, State.LATCHED_ACKNOWLEDGED})
 LATCHED: Final = frozenset({State.LATCHED, State.LATCHED_ACKNOWLEDGED})
-DAY_US: Final = 86_400 * SECOND_US
 RECURRING_COUNT: Final = 3
 NEVER: Final = -1
 _NAMESPACE: Final = UUID("6f2b3c1e-5a0d-5d0e-9a6e-0e5b7c0de5b1")
@@ -438,14 +437,25 @@ class Alarm:
         met_us = self.watches[self.diagnosis.questions.index(question)].met_us
         return 0 if met_us == NEVER else now_us - met_us
 
+    def gone_for_us(self, now_us: int) -> int:
+        """For how long its condition has been gone while its off-delay runs; 0 if it holds."""
+        if self.strongest(holding=True) is not None:
+            return 0
+        return now_us - max((watch.gone_us for watch in self.watches if watch.standing), default=now_us)
+
     def due_us(self) -> float:
         """When the first of its questions that are met will have been for its on-delay; never if none is."""
         watched = zip(self.diagnosis.questions, self.watches, strict=True)
         return min((w.met_us + q.on_delay_us for q, w in watched if w.met_us != NEVER), default=math.inf)
 
-    def strongest(self) -> Question | None:
-        """The standing question of highest severity; None if none stands."""
-        standing = [q for q, watch in zip(self.diagnosis.questions, self.watches, strict=True) if watch.standing]
+    def strongest(self, *, holding: bool = False) -> Question | None:
+        """The standing question of highest severity; None if none stands.
+
+        Args:
+            holding: leave out those whose conditions are gone, and whose off-delay runs.
+        """
+        watched = zip(self.diagnosis.questions, self.watches, strict=True)
+        standing = [q for q, watch in watched if watch.standing and not (holding and watch.gone_us != NEVER)]
         return max(standing, key=lambda question: question.severity, default=None)
 
     def describe(self, now_us: int) -> str:

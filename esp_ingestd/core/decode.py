@@ -20,12 +20,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic_core import PydanticSerializationError, SchemaValidator, ValidationError, core_schema, to_json
 
-from esp_ingestd.core.reading import CHANNELS, SECOND_US, WELL_ID_PATTERN, Reading, to_microseconds
+from esp_ingestd.core.reading import CHANNELS, DAY_US, SECOND_US, WELL_ID_PATTERN, Reading, to_microseconds
 from esp_ingestd.core.topic import TopicPattern
 from esp_ingestd.core.unit import CHANNEL_CONVERSIONS, Conversion
 
 EARLIEST_US: Final = to_microseconds(datetime(2000, 1, 1, tzinfo=UTC))
-DAY_US: Final = 86_400 * SECOND_US
 LATEST_AHEAD_US: Final = DAY_US
 MAX_DEPTH: Final = 32
 MAX_DETAILS: Final = 100  # a 1 MiB array can hold half a million bad elements

@@ -21,7 +21,6 @@ from typing import Any, Final, NamedTuple
 
 from esp_ingestd.core.alarm import (
     ACKNOWLEDGED,
-    DAY_US,
     LATCHED,
     NEVER,
     NO_OUTLINE,
@@ -38,7 +37,7 @@ from esp_ingestd.core.command import Command, Heeded, Refusal, RefusedError, hee
 from esp_ingestd.core.feature import FEATURE_INDEX, STATE_NAMES
 from esp_ingestd.core.fleet import Silence, are_back, fell_silent_together
 from esp_ingestd.core.patient import STANDING_STILL, Patient, Visit
-from esp_ingestd.core.reading import SECOND_US, Reading, to_iso
+from esp_ingestd.core.reading import DAY_US, SECOND_US, Reading, to_iso
 from esp_ingestd.core.telling import answer, confidence, evidence, message, snapshot, with_units
 from esp_ingestd.core.tree import NEEDED_SETTING, SEVERITIES, Diagnosis, Question, Tree
 from esp_ingestd.core.well import LATE, WORKED, Well, WellSettings
@@ -49,6 +48,7 @@ READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
 LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
+GONE_US: Final = 1800 * SECOND_US
 REMIND_US: Final = 3600 * SECOND_US
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
@@ -422,13 +422,14 @@ class Diagnostician:
 
     def _settle(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
         """Give an alarm the signals that follow from its questions, and tell what comes of them."""
-        question = alarm.strongest()
+        # One that another explained until now is told only if it is still so: nobody saw it come.
+        question = alarm.strongest(holding=not alarm.stands)
         if question is None:
             if alarm.stands:
                 yield from self._return(visit, alarm)
         elif alarm.stands:
             yield from self._stay(visit, alarm, question)
-        elif not (self._explained(visit.patient, alarm, question.severity) or self._waits(visit, alarm, question)):
+        elif not (self._explained(visit, alarm, question) or self._waits(visit, alarm, question)):
             self._raise(visit, alarm, question)
             yield self._event(visit, alarm, "raised")
             yield from self._supersede(visit, alarm)
@@ -603,11 +604,17 @@ class Diagnostician:
         command_id = event_id_of(command.well_id, "reset", patient.relearned)
         return command_id, f"the well's baseline is learned anew; alarms that ended by it: {len(events)}"
 
-    def _explained(self, patient: Patient, alarm: Alarm, severity: int) -> bool:
-        """True if an alarm that stands, precedes this one and is no milder, says it already."""
+    def _explained(self, visit: Visit, alarm: Alarm, question: Question) -> bool:
+        """True if an alarm that stands, precedes this one and is no milder, says it already.
+
+        One whose own condition has been gone for half an hour, and for this one's on-delay, explains nothing any more.
+        """
         return any(
-            other.explains and other.severity >= severity and self._precedes(other, alarm)
-            for other in patient.alarms.values()
+            other.explains
+            and other.severity >= question.severity
+            and self._precedes(other, alarm)
+            and other.gone_for_us(visit.now_us) <= max(question.on_delay_us, GONE_US)
+            for other in visit.patient.alarms.values()
         )
 
     def _waits(self, visit: Visit, alarm: Alarm, question: Question) -> bool:

@@ -11,11 +11,9 @@ from struct import Struct
 from typing import Any, Final
 
 from esp_ingestd.core.baseline import AMPERES, FLOW, QUANTITIES, READY_FRAMES, Baseline, recalled, remembered
-from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.reading import DAY_US, HOUR_US, SECOND_US
 from esp_ingestd.core.scale import UNKNOWN_SCALES, scales_of
 
-HOUR_US: Final = 3_600 * SECOND_US
-DAY_US: Final = 24 * HOUR_US
 FRAME_US: Final = 870 * SECOND_US
 """From then on the next frame is due: readings come a little early or late."""
 YOUNG_FRAMES: Final = 672

@@ -2,7 +2,8 @@
 
 Rules:
     1. A channel that is missing keeps its last value for a while, since RTUs report by exception; then it is unknown.
-       One that stays away longer than it ever did is dead; before it is known how often it is sent, after six hours.
+       One that has stayed away longer, and more than once, keeps it for as long as that. One that stays away longer
+       than it ever did is dead; before it is known how often it is sent, after six hours.
     2. A jump by three tenths is believed when the next value confirms it, however much later it comes; until then the
        last value stands.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
@@ -20,7 +21,7 @@ from math import log
 from typing import Any, Final
 
 from esp_ingestd.core.feature import NAN
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Values
+from esp_ingestd.core.reading import CHANNEL_NAMES, MINUTE_US, SECOND_US, Values
 from esp_ingestd.core.shift import Shifts
 
 PLACE: Final = {name: place for place, name in enumerate(CHANNEL_NAMES)}
@@ -39,6 +40,8 @@ UNBALANCE_V_AT: Final = PLACE["voltage_unbalance"]
 INSULATION_AT: Final = PLACE["insulation_resistance"]
 
 HOLD_US: Final = 900 * SECOND_US
+HOLD_MOST_US: Final = 5400 * SECOND_US
+"""By exception every channel is sent once an hour, or it says little."""
 DEAD_US: Final = 900 * SECOND_US
 DEAD_INTERVALS: Final = 4
 MENDED_US: Final = 1800 * SECOND_US
@@ -60,7 +63,6 @@ no freeze, all gauges together do."""
 NEVER_LOG: Final = -16.0
 """Logarithm of one in ten million: how likely a sound gauge repeats itself so often, were each reading by chance."""
 HABIT_US: Final = 172_800 * SECOND_US
-MINUTE_US: Final = 60 * SECOND_US
 JUMP: Final = 0.3
 _JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT]
 _GAUGES: Final = [PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT]
@@ -86,6 +88,7 @@ class Quality:
         "_repeated",
         "_repeats",
         "_since",
+        "_usual",
         "held",
         "shifts",
     )
@@ -101,6 +104,8 @@ class Quality:
         self._out_of_range: set[int] = set()
         """Of the absent ones."""
         self._longest: dict[int, int] = {}
+        self._usual: dict[int, int] = {}
+        """The second longest time for which a channel stayed away: that is habit."""
         self._broken: dict[int, int] = {}
         """The channels called dead -> when they were last; forgotten once they have been well for a while."""
         self._moved_us = 0
@@ -219,7 +224,8 @@ class Quality:
         gauges = [self._repeats, self._since, self._repeated, self._habit]
         counts = [self._readings, self._began_us, self._moved_us, *gauges]
         broken = {str(place): at_us for place, at_us in self._broken.items()}
-        later = [broken, self._known, sorted(self._out_of_range)]
+        usual = {str(place): away_us for place, away_us in self._usual.items()}
+        later = [broken, self._known, sorted(self._out_of_range), usual]
         return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
@@ -235,6 +241,7 @@ class Quality:
             self._known, self._out_of_range = later[1], set(later[2])
         else:
             self._known, self._out_of_range = [self.held[place] for place in _JUMPING], set()
+        self._usual = {int(place): away_us for usual in later[3:] for place, away_us in usual.items()}
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
@@ -304,7 +311,7 @@ class Quality:
         return without(values, [*bad, *shifted])
 
     def _fill(self, believed: Values, last_us: int, now_us: int, hold_us: int) -> None:
-        held, absent, shifted = self.held, self._absent, self.shifts.places
+        held, absent, shifted, usual = self.held, self._absent, self.shifts.places, self._usual
         for place, value in enumerate(believed):
             if value is not None:
                 if place in absent:
@@ -316,12 +323,15 @@ class Quality:
                 absent.pop(place, None)
             elif last == last:  # noqa: PLR0124  (known)
                 since_us = absent.setdefault(place, last_us if now_us - last_us <= hold_us else now_us)
-                if now_us - min(since_us, last_us) > hold_us:
+                if now_us - min(since_us, last_us) > max(hold_us, usual.get(place, 0)):
                     believed[place] = NAN
 
     def _return(self, place: int, at_us: int) -> None:
         """A channel is back: that is how long it may be away."""
-        self._longest[place] = max(self._longest.get(place, 0), at_us - self._absent.pop(place))
+        away_us, longest_us = at_us - self._absent.pop(place), self._longest.get(place, 0)
+        self._longest[place] = max(longest_us, away_us)
+        if (again_us := min(away_us, longest_us)) > HOLD_US and place not in self._out_of_range:
+            self._usual[place] = min(max(self._usual.get(place, 0), again_us * 9 // 8), HOLD_MOST_US)
         self._out_of_range.discard(place)
 
     def _froze(self, gauge: int, now_us: int) -> bool:

@@ -11,6 +11,9 @@ WELL_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND_US: Final = 1_000_000
+MINUTE_US: Final = 60_000_000
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 86_400_000_000
 
 
 class Channel(NamedTuple):

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from esp_ingestd.core.baseline import AMPERES, FLOW, HEAD, PIP, SHAKE, TEMP
 from esp_ingestd.core.feature import FEATURE_INDEX, NAN
-from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.reading import HOUR_US
 from esp_ingestd.core.scale import REFERRED, Bound, Scales
 
 HOURLY: Final = [FLOW, PIP, AMPERES, HEAD]
 """What is followed over an hour; besides these the variation of the current."""
-HOUR_US: Final = 3600 * SECOND_US
 HALF_DAY_US: Final = 12 * HOUR_US
 LONGEST_US: Final = HOUR_US
 """The most that one half hour may count for: after a stop or a gap it does not speak for all of that time."""

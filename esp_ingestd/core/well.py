@@ -10,7 +10,8 @@ Operating state, from drive frequency and motor current:
        no before the well counts as stopped; where one channel is not known the other decides, and where neither is
        the state stays as it was.
     2. A start is `starting` for a minute, then `warm-up` until the well has settled.
-    3. A change of frequency by 1 Hz or 2 % is `transient` for as long as the well takes to follow.
+    3. A change of frequency by 1 Hz or 2 % within a quarter of an hour is `transient` for as long as the well takes to
+       follow. A slower one, of a drive that holds pressure or current, the well follows as it goes.
     4. One reading that shows a stopped pump between two that show it turning was no stop.
     5. A drive that is told to stop ramps down, or was slowed by a fifth in the two hours before. A stop is surely a
        trip where readings are so close that a ramp would have been seen, and nearly so where an alarm stood, or was
@@ -62,7 +63,7 @@ from esp_ingestd.core.quality import (
     Quality,
     without_zeros,
 )
-from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US, Reading, Values
+from esp_ingestd.core.reading import CHANNEL_NAMES, MINUTE_US, SECOND_US, Reading, Values
 from esp_ingestd.core.shift import Shifts
 from esp_ingestd.core.trend import Trend
 from esp_ingestd.core.window import STEP_US, Window
@@ -138,6 +139,8 @@ RAMPED_CURRENT: Final = 0.9
 """Of its speed, or of its current where no drive reports: below that a pump was on its way down."""
 RAMP_END_HZ: Final = 0.5
 """What a standing drive still puts out where the ramp is seen at its end; one that tripped puts out nothing."""
+RAMP_LEAST_US: Final = 15 * SECOND_US
+"""No drive ramps a pump down faster than that."""
 HELD_SPEED: Final = 0.6
 """Of base frequency: nobody lifts at that, so that a settled pump was brought there to be stopped."""
 SURGE: Final = 1.2
@@ -154,11 +157,16 @@ CLOSE: Final = 0.8
 LIKELY: Final = 0.6
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
 where no drive reports; a ramp could have been missed."""
+DRIFT_US: Final = 900 * SECOND_US
+"""A change of speed that took longer is no step."""
+LOST_FLOW: Final = 0.5
+LOST_HEAD: Final = 0.5
+LOST_CURRENT: Final = 0.65
+"""Of what is expected at a speed that is new to the well: no speed does that, an illness does."""
 LOWERED: Final = 0.8
 LOWERED_US: Final = 7_200 * SECOND_US
 """A pump that was slowed by so much, not longer ago than this, was on its way to be stopped."""
 STEADY_US: Final = 300 * SECOND_US
-MINUTE_US: Final = 60 * SECOND_US
 FULL_STEP_US: Final = STEP_US - 5 * SECOND_US
 """From then on a step may end: readings come a little early or late."""
 NOTHING: Final = 0.05
@@ -215,6 +223,9 @@ _REMEMBERED: Final = (
     "_stopped_before_us",
     "_cadence.lost",
     "_cadence.missed",
+    "_mark_hz",
+    "_mark_us",
+    "_earlier_hz",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -233,11 +244,14 @@ class Well:
         "_cadence",
         "_changed_us",
         "_clock",
+        "_earlier_hz",
         "_hertz_doubted",
         "_hold_us",
         "_idle_a",
         "_learning",
         "_least_psi",
+        "_mark_hz",
+        "_mark_us",
         "_nameplate_a",
         "_off_readings",
         "_peak_speed",
@@ -282,6 +296,11 @@ class Well:
         self._before_hz = NAN
         """What it turned at before it was changed, or lowered step by step."""
         self._hertz_doubted = NAN
+        self._mark_hz = NAN
+        """What it turned at at `_mark_us`, less than a quarter of an hour or one reading ago."""
+        self._mark_us = 0
+        self._earlier_hz = NAN
+        """The mark before that."""
         self._speed = NAN
         """Of the last reading that turned, Hz; where no drive reports, its current, A."""
         self._peak_speed = 0.0
@@ -453,10 +472,13 @@ class Well:
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)
-            elif self.state == RUNNING and self._hertz_doubted == self._hertz_doubted:
-                self._hertz_doubted = NAN
-            elif self.state == RUNNING and now_us - self._changed_us > self._hold_us:
-                return
+            else:
+                if now_us - self._mark_us >= DRIFT_US:
+                    self._earlier_hz, self._mark_hz, self._mark_us = self._mark_hz, hertz, now_us
+                if self._hertz_doubted == self._hertz_doubted:
+                    self._hertz_doubted = NAN
+                elif self.state == RUNNING and now_us - self._changed_us > self._hold_us:
+                    return
             self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
             self._stand(now_us, hertz)
@@ -465,8 +487,14 @@ class Well:
         """The frequency is another one, if a second reading says so too; at a start, at once."""
         steady, doubted = self._steady_hz, self._hertz_doubted
         self._hertz_doubted = hertz
-        confirmed = abs(doubted - steady) >= max(1.0, 0.02 * steady)
-        if hertz != hertz or (steady == steady and not confirmed):  # noqa: PLR0124  (NaN: not known)
+        least = max(1.0, 0.02 * steady)
+        if hertz != hertz or (steady == steady and not abs(doubted - steady) >= least):  # noqa: PLR0124  (NaN)
+            return
+        past = self._mark_hz if now_us - self._mark_us >= DRIFT_US else self._earlier_hz
+        if abs(hertz - past) < least:
+            self._steady_hz = hertz
+            self._hertz_doubted = NAN
+            self._learning.leave()
             return
         if not hertz < steady or now_us - self._changed_us > LOWERED_US:
             self._before_hz = steady
@@ -495,7 +523,8 @@ class Well:
         else:
             self.started_us = now_us
             self._window.restart()
-            self._steady_hz = NAN
+            self._steady_hz = self._mark_hz = self._earlier_hz = NAN
+            self._mark_us = 0
             self._peak_speed = 0.0
             self._learning.leave()
             self.features[_HEALTHY] = NAN
@@ -507,7 +536,7 @@ class Well:
         if self._off_readings == 1:
             self._resume_us = self.started_us
             turned = self.state not in (UNKNOWN, OFF, TRIP)
-            asked = not turned or hertz > RAMP_END_HZ
+            asked = not turned or (hertz > RAMP_END_HZ and now_us - self.last_us > RAMP_LEAST_US)
             unplanned = 0.0 if asked else self._unplanned(now_us - self.last_us)
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
             self.state = TRIP if unplanned else OFF
@@ -644,8 +673,7 @@ class Well:
             window.temp_slope / 6,
             means[SHAKE] / self._shake_floor,
         )
-        doubtful = features[_HEALTHY] == 0.0 and features[_RATIO] < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
-        teaches = running and not self.troubled and (not doubtful or self._is_proven(now_us))
+        teaches = running and not self.troubled and self._is_sound(now_us)
         if teaches and learning.is_due(now_us):
             learning.take(now_us, self._steady_hz, [*means, current_cv, flow_cv])
             self._know_idle()
@@ -655,6 +683,15 @@ class Well:
         usual = self._learning.usual
         if self.settings.nameplate_current_a is None and usual.ready:
             self._idle_a = max(IDLE_A, IDLE_LOAD * usual.of[AMPERES].centre)
+
+    def _is_sound(self, now_us: int) -> bool:
+        """What the well shows may be normal for it: it has not lost what a new speed cannot take away, and lifts."""
+        features, usual = self.features, self._learning.usual
+        flow, head, amperes = features[_RATIO], features[_RATIO + HEAD], features[_RATIO + AMPERES]
+        if usual.doubt > 0 and (flow < LOST_FLOW or head < LOST_HEAD or amperes < LOST_CURRENT):
+            return False
+        doubtful = features[_HEALTHY] == 0.0 and flow < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
+        return not doubtful or self._is_proven(now_us)
 
     def _is_proven(self, now_us: int) -> bool:
         """A run that never lifted as it should has lasted long enough to be called ill if it is."""

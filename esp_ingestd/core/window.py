@@ -16,11 +16,10 @@ from typing import Any, Final
 
 from esp_ingestd.core.baseline import AMPERES, RATIOS
 from esp_ingestd.core.feature import NAN
-from esp_ingestd.core.reading import SECOND_US
+from esp_ingestd.core.reading import HOUR_US, SECOND_US
 
 STEP_US: Final = 60 * SECOND_US
 BLOCK_US: Final = 300 * SECOND_US
-HOUR_US: Final = 3600 * SECOND_US
 BLOCKS: Final = 6
 WINDOW_LEAST: Final = 4
 BREAK: Final = 0.10

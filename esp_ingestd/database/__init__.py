@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from esp_ingestd.core.decode import Reason
-from esp_ingestd.core.reading import Reading, to_datetime
+from esp_ingestd.core.reading import DAY_US, HOUR_US, Reading, to_datetime
 from esp_ingestd.database.connection import EPOCH_US, Session
 from esp_ingestd.database.schema import Edition, migrate
 from esp_ingestd.database.verdict import refuses_rows
@@ -20,8 +20,6 @@ from esp_ingestd.rollup import (
     COUNT_ALARMS,
     COUNT_DAY,
     COUNT_HOUR,
-    DAY_US,
-    HOUR_US,
     LEAVE_MARK,
     LONGEST_US,
     MERGE_MARKS,

@@ -31,12 +31,12 @@ from esp_ingestd.core.alarm import AlarmEvent
 from esp_ingestd.core.batch import Batch, DeadLetter, Written
 from esp_ingestd.core.command import CommandRecord
 from esp_ingestd.core.decode import Reason
-from esp_ingestd.core.reading import CHANNEL_NAMES, Reading, to_datetime
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, Reading, to_datetime
 from esp_ingestd.database.connection import EPOCH_US, Connected, Session
 from esp_ingestd.database.schema import Edition
 from esp_ingestd.database.verdict import UNAVAILABLE_KINDS, describe, is_doubtful, refuses_rows
 from esp_ingestd.errors import Unavailable
-from esp_ingestd.rollup import DAY_US, Mark, marks_of, stale_with
+from esp_ingestd.rollup import Mark, marks_of, stale_with
 from esp_ingestd.rows import HEAD, TAIL, CopyRows
 
 LATE_US: Final = DAY_US  # what is younger nobody compresses

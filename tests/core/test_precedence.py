@@ -47,6 +47,26 @@ def test_what_an_earlier_one_of_its_group_explains_is_told_when_it_outlives_it(s
     assert told(run.then(60, **SLOW)) == ["cleared DEADHEAD high returned", f"raised PUMP_OFF {severity}"]
 
 
+def test_one_that_is_long_gone_explains_nothing_while_its_off_delay_runs() -> None:
+    run = run_on(off_delay_s=6 * 3600)
+    assert told(run.then(60, **HOT)) == ["raised DEADHEAD high"]
+    assert not run.then(600, **HOT, **SLOW)
+    assert not run.then(1800, **SLOW)
+    assert told(run.then(60, **SLOW)) == ["raised PUMP_OFF high"]
+    assert run.events[-1].role == "secondary"
+    assert told(run.then(60, **HOT, **SLOW)) == []
+
+
+def test_what_was_explained_and_is_gone_is_never_told() -> None:
+    run = run_on(off_delay_s=10)
+    assert told(run.then(60, **HOT)) == ["raised DEADHEAD high"]
+    run.then(600, **HOT, **SLOW)
+    assert told(run.then(20)) == ["cleared DEADHEAD high returned"]  # while PUMP_OFF's own off-delay runs
+    assert told(run.then(5, **SLOW)) == ["raised PUMP_OFF high"]  # it stood before, and is there again
+    run.then(60)
+    assert not run.then(600)
+
+
 def test_a_mild_one_never_hides_a_severe_one() -> None:
     run = run_on(deadhead="medium")
     run.then(60, **HOT)

@@ -102,6 +102,13 @@ def test_a_ramp_of_a_minute_is_seen_at_one_reading_a_minute(into_s: float) -> No
     assert not run.then(HOUR_S, **STANDING)
 
 
+@pytest.mark.parametrize(("step_s", "found"), [(10, ["raised TRIP high"]), (60, [])])
+def test_what_still_turns_within_seconds_of_full_speed_is_coasting(step_s: float, found: list[str]) -> None:
+    run = Run(step_s=step_s)
+    run.then(HOUR_S)
+    assert told(run.then(step_s, **STANDING | {"vsd_frequency": 0.6}) + run.then(HOUR_S, **STANDING)) == found
+
+
 @pytest.mark.parametrize(("habit_days", "found"), [(9, []), (11, ["raised TRIP high"])])
 def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops(
     habit_days: float, found: list[str]
@@ -608,7 +615,7 @@ def test_a_flow_meter_that_was_set_to_cubic_metres_during_a_stop_is_found_by_wha
     run.then(2 * DAY_S)
     run.then(300, vsd_frequency=30.0)
     run.then(4 * HOUR_S, **STANDING)
-    assert told(run.then(3 * HOUR_S, flow_rate=2000.0 * 0.1589873)) == ["raised UNIT_SUSPECT low"]
+    assert told(run.then(9 * HOUR_S, flow_rate=2000.0 * 0.1589873)) == ["raised UNIT_SUSPECT low"]
     assert run.events[-1].message.startswith("The flow meter shows 0.16 times the usual")
 
 

@@ -117,6 +117,28 @@ def test_a_channel_that_is_sent_by_the_hour_is_no_dead_one_and_is_told_of_once_i
     assert complete(run, 4 * HOUR_S, gor=None) == ["raised SENSOR_FAULT low"]
 
 
+def test_what_is_sent_once_an_hour_stands_for_an_hour_and_what_was_away_once_does_not() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    place = FEATURE_INDEX["pip_ratio"]
+
+    def lacks(hours: float, every_s: float) -> int:
+        """In how many minutes the intake pressure was not known."""
+        unknown = 0
+        for minute in range(int(hours * 60)):
+            channels = {} if minute * 60 % every_s == 0 else {"pip": None}
+            run.then(60, **channels)
+            unknown += run.diagnostician._patients["W"].well.features[place] != pytest.approx(1)
+        return unknown
+
+    assert lacks(1, HOUR_S) > 30
+    assert lacks(2, HOUR_S) > 30  # it was away once, for an hour; now it was again
+    assert not lacks(12, HOUR_S)
+    away = {"pip": None}
+    run.then(1.4 * HOUR_S, **away)
+    assert run.diagnostician._patients["W"].well.features[place] != pytest.approx(1)  # longer than ever
+
+
 def test_a_jump_that_is_reported_by_exception_is_believed_at_the_second_report() -> None:
     run = Run(step_s=300)
     run.then(DAY_S)
@@ -149,7 +171,9 @@ def test_what_an_earlier_version_remembered_of_the_channels_is_taken_back() -> N
     run = Run(step_s=60)
     run.then(HOUR_S)
     snapshot = json.loads(run.diagnostician.snapshot("W"))
-    del snapshot["well"]["quality"][-2:]  # what was believed last of those that jump, and which are out of range
+    del snapshot["well"]["quality"][
+        -3:
+    ]  # what came later: habits, what was believed last of those that jump, and which are out of range
     again = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
     again.restore("W", json.dumps(snapshot).encode())
     (patient,) = again._patients.values()
@@ -198,11 +222,40 @@ def test_what_is_normal_outlives_a_restart() -> None:
     assert whole.diagnostician.snapshot("W") == after.diagnostician.snapshot("W")
 
 
+@pytest.mark.parametrize(
+    ("step_s", "hertz_an_hour", "states"),
+    [(1200, 1.0, {"running"}), (60, 1.0, {"running"}), (60, 8.0, {"running", "transient"})],
+)
+def test_a_drive_that_follows_the_well_is_no_transient(step_s: float, hertz_an_hour: float, states: set[str]) -> None:
+    run = Run(step_s=step_s)
+    run.then(DAY_S)
+    seen = set()
+    hours = 4 / hertz_an_hour
+    for step in range(int(hours * HOUR_S / step_s) + 3):
+        run.then(step_s, vsd_frequency=60.0 - min(4.0, hertz_an_hour * step * step_s / HOUR_S))
+        seen.add(state(run))
+    assert seen == states
+    run.then(2 * step_s, vsd_frequency=54.0)
+    assert state(run) == "transient"
+
+
+@pytest.mark.parametrize("hertz_a_reading", [0.45, 3.0])
+def test_what_a_well_lost_at_a_new_speed_is_no_new_normal(hertz_a_reading: float) -> None:
+    run = Run(dataclasses.replace(SETTINGS, transient_hold_s=2 * HOUR_S), step_s=1200)
+    run.then(2 * DAY_S)
+    gone = {"flow_rate": 0.0, "motor_current": 31.0, "pip": 1500.0, "discharge_pressure": 1550.0, "torque": 30.0}
+    for step in range(30):  # the drive, which holds the intake's pressure, goes to its end
+        run.then(1200, vsd_frequency=60.0 + min(2.5, hertz_a_reading * step), **gone)
+    name = "BROKEN_SHAFT" if hertz_a_reading < 1 else "NO_FLOW"
+    assert [event.diagnosis for event in run.events if event.transition == "raised"] == [name]
+    assert not run.then(DAY_S, vsd_frequency=62.5, **gone)
+
+
 def test_what_is_normal_outlives_a_version_with_other_features() -> None:
     run = Run(step_s=300)
     run.then(2 * DAY_S)
     document = json.loads(run.diagnostician.snapshot("W"))
-    del document["well"]["values"][-3:]  # came later
+    del document["well"]["values"][-6:]  # came later
     document["well"]["values"][-1].pop()
     del document["well"]["window"]["moved_before"]
     after = Run(step_s=300)
