@@ -551,6 +551,12 @@ def test_a_batch_is_closed_by_quiet_when_a_broker_holds_back(pause_s: float) -> 
 # ---------------------------------------------------------------------------------------------------------- silence
 
 
+def send_from_two_wells(rig: Rig, first: int = 0) -> None:
+    for second in (first, first + 10):
+        rig.deliver(second + 1, second, "W1")
+        rig.deliver(second + 2, second, "W2")
+
+
 async def told_meanwhile(rig: Rig, seconds: int) -> list[str]:
     """The topics of the events of the next seconds."""
     before = len(rig.broker.published)
@@ -564,9 +570,7 @@ async def told_meanwhile(rig: Rig, seconds: int) -> list[str]:
 async def test_while_the_broker_is_away_no_well_is_silent() -> None:
     rig = Rig()
     async with rig.running():
-        for second in range(0, 20, 10):
-            rig.deliver(second + 1, second, "W1")
-            rig.deliver(second + 2, second, "W2")
+        send_from_two_wells(rig)
         assert not await told_meanwhile(rig, 100)
         rig.broker.is_connected = False
         assert not await told_meanwhile(rig, 3600)
@@ -580,9 +584,7 @@ async def test_a_well_that_is_called_as_the_field_is_says_nothing_of_the_field()
     """Such as a test client that publishes under our client id."""
     rig = Rig()
     async with rig.running():
-        for second in range(0, 20, 10):
-            rig.deliver(second + 1, second, "W1")
-            rig.deliver(second + 2, second, "W2")
+        send_from_two_wells(rig)
         assert await told_meanwhile(rig, 400) == ["esp/alerts/esp-ingestd/events"]
         for second in range(410, 440, 10):
             rig.deliver(second, 86_400 + second, "esp-ingestd")
@@ -597,15 +599,11 @@ async def test_a_clock_that_was_set_or_a_machine_that_slept_makes_no_well_silent
     """A gateway without a battery starts in 1970; a virtual machine is moved, or wakes after hours."""
     rig = Rig()
     async with rig.running():
-        for second in range(0, 20, 10):
-            rig.deliver(second + 1, second, "W1")
-            rig.deliver(second + 2, second, "W2")
+        send_from_two_wells(rig)
         assert not await told_meanwhile(rig, 100)
         rig.clock_is_off_us = hours * 3_600_000_000
         assert not await told_meanwhile(rig, 5)
-        for second in range(20, 40, 10):
-            rig.deliver(second + 1, second, "W1")
-            rig.deliver(second + 2, second, "W2")
+        send_from_two_wells(rig, 20)
         assert not await told_meanwhile(rig, 299)
         assert await told_meanwhile(rig, 10) == ["esp/alerts/esp-ingestd/events"]
 
