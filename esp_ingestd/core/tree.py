@@ -184,10 +184,9 @@ class Tree:
 
 def _missing_settings(question: Question, settings: WellSettings) -> set[str]:
     """Settings that it cannot do without: it asks for what they tell, and not whether that is unknown."""
-    names = {FEATURES[index].name for index in question.features}
-    names = {name for name in names if not any(f"unknown({name})" in text for text in question.when)}
-    needed = {NEEDED_SETTING[name] for name in names & NEEDED_SETTING.keys()}
-    return {name for name in needed if not getattr(settings, name)}
+    names = {FEATURES[index].name for index in question.features} & NEEDED_SETTING.keys()
+    asked = {name for name in names if not any(f"unknown({name})" in text for text in question.when)}
+    return {NEEDED_SETTING[name] for name in asked if not getattr(settings, NEEDED_SETTING[name])}
 
 
 @dataclass(slots=True)
