@@ -570,9 +570,12 @@ class Well:
 
     def _rest(self, values: Values, raw: Values, last_us: int, now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
-        if self._off_readings == 1:
-            return TAKEN
         quality = self._quality
+        if self._off_readings == 1:
+            for place in (HERTZ_AT, AMPERES_AT):  # sent by exception, they stay so until they are sent again
+                if (value := values[place]) is not None:
+                    quality.held[place] = value
+            return TAKEN
         quality.rest(values, last_us, now_us)
         quality.shifts.look(raw, turning=False, gap=self._cadence.gap)
         self.features[_RATIO:_STOP] = _NOTHING

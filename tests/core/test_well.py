@@ -65,6 +65,19 @@ def test_one_reading_of_another_frequency_is_no_change_of_the_drive() -> None:
     assert state(run) == "transient"
 
 
+def test_a_stop_that_is_reported_once_and_by_exception_is_a_stop() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    standing: dict[str, float | None] = {"flow_rate": 0.0, "motor_current": 0.0, "vsd_frequency": 0.0}
+    unsaid: dict[str, float | None] = dict.fromkeys(standing)
+    run.then(60, **standing)
+    run.then(HOUR_S, **unsaid)
+    assert state(run) == "trip"
+    assert told(run.events) == ["raised TRIP high"]
+    run.then(60)
+    assert state(run) == "starting"
+
+
 def test_a_reading_without_a_time_of_arrival_came_when_it_was_measured() -> None:
     run = Run()
     for second in range(0, 3600, 10):
