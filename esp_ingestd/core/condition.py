@@ -22,6 +22,9 @@ _SIGN: Final = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _TURNED: Final = {ast.Lt: ">", ast.LtE: ">=", ast.Gt: "<", ast.GtE: "<="}
 _ARITHMETIC: Final = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
+LONGEST: Final = 2000
+"""Characters of one min() or max(), as compiled: each doubles what stands in it."""
+
 
 class ConditionError(ValueError):
     """A condition that cannot be compiled; the text says why."""
@@ -135,10 +138,16 @@ class Condition:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names):
             raise ConditionError(f"{self.text!r}: {ast.unparse(node)!r} is not understood")
         if len(node.args) > 1 and not node.keywords:
-            # Python's own min and max drop a NaN or not by its place; a sum carries it through.
-            arguments = [self._number(argument) for argument in node.args]
+            # Python's own min and max drop a NaN or not by its place; a sum carries it through. They are calls besides,
+            # which cost more than all else that is asked of a healthy well.
+            sign = "<" if node.func.id == "min" else ">"
+            found, *others = (self._number(argument) for argument in node.args)
+            for other in others:
+                found = f"({found} if {found} {sign} {other} else {other})"
+                if len(found) > LONGEST:
+                    raise ConditionError(f"{self.text!r}: min() and max() stand too deep in each other")
             known = "".join(f" + 0.0 * {name}" for name in dict.fromkeys(self._names(*node.args)))
-            return f"({node.func.id}({', '.join(arguments)}){known})"
+            return f"({found}{known})"
         raise ConditionError(f"{self.text!r}: {node.func.id}() needs two values or more")
 
     @staticmethod
@@ -168,7 +177,7 @@ def _parts(node: ast.expr) -> list[ast.Compare]:
 
 def _function(parameters: str, body: str) -> Callable[..., Any]:
     """Compile a function from conditions that were parsed, checked and written anew by Condition."""
-    scope: dict[str, Any] = {"__builtins__": {"min": min, "max": max}}
+    scope: dict[str, Any] = {"__builtins__": {}}
     exec(f"def compiled({parameters}):\n{body}", scope)  # noqa: S102  (source is made of checked parts only)
     function: Callable[..., Any] = scope["compiled"]
     return function

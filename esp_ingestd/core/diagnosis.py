@@ -49,6 +49,7 @@ LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
 GONE_US: Final = 1800 * SECOND_US
+"""An alarm whose condition has been gone for longer explains no other, however long its off-delay."""
 REMIND_US: Final = 3600 * SECOND_US
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"

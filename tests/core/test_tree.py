@@ -86,6 +86,7 @@ def test_return_needs_the_deadband(value: float) -> None:
         "__import__('os') > 1",
         "load > 1 if load else 2",
         "(" * 500 + "load > 1" + ")" * 500,
+        "load > " + "max(" * 20 + "1" + ", load)" * 20,
     ],
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:

@@ -184,9 +184,8 @@ def test_what_an_earlier_version_remembered_of_the_channels_is_taken_back() -> N
     run = Run(step_s=60)
     run.then(HOUR_S)
     snapshot = json.loads(run.diagnostician.snapshot("W"))
-    del snapshot["well"]["quality"][
-        -3:
-    ]  # what came later: habits, what was believed last of those that jump, and which are out of range
+    # What came later: habits, what was believed last of those that jump, and which are out of range.
+    del snapshot["well"]["quality"][-3:]
     again = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
     again.restore("W", json.dumps(snapshot).encode())
     (patient,) = again._patients.values()
