@@ -26,7 +26,7 @@ from pydantic_core import to_json
 from esp_ingestd.columns import read_columns
 from esp_ingestd.config import Settings, Wells
 from esp_ingestd.core.batch import Batch, DeadLetter
-from esp_ingestd.core.decode import KEPT_BYTES, Decoded, Decoder, Reason, Rejection
+from esp_ingestd.core.decode import KEPT_BYTES, Decoded, Decoder, Reason
 from esp_ingestd.core.reading import DAY_US, Reading
 from esp_ingestd.database import Database, LoadMark, to_dead_letter
 from esp_ingestd.progress import Progress
@@ -260,7 +260,7 @@ class _Loader:
     def _decode(self, piece: _Piece, place: int, line: int, row: Row) -> None:
         """Judge one row as a message off the broker is judged."""
         if isinstance(row, Unreadable):
-            payload, decoded = row.raw, Decoded((), Rejection(row.reason, {row.reason: 1}, {"why": row.why}))
+            payload, decoded = row.raw, Decoded((), row.rejection)
         else:
             payload = row if isinstance(row, bytes) else to_json(row, inf_nan_mode="strings", bytes_mode="hex")
             decoded = self._decoder.decode("", payload, piece.received_us)

@@ -11,14 +11,15 @@ What comes from the database is judged in order of its timestamps, as if each re
 history that was loaded afterwards is worth as much as what came live.
 """
 
-import csv
 import json
 import sys
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
@@ -29,6 +30,7 @@ from esp_ingestd.core.reading import HOUR_US, SECOND_US, Reading, to_iso, to_mic
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
 from esp_ingestd.progress import Progress
+from esp_ingestd.recording import Row, Unreadable, open_lines, to_timestamp_us
 
 if TYPE_CHECKING:
     from esp_ingestd.config import DatabaseSettings
@@ -39,26 +41,13 @@ FAR_US: Final = to_microseconds(datetime(9998, 1, 1, tzinfo=UTC))
 FAR_AHEAD_US: Final = 86_400 * SECOND_US
 """More than this ahead of its arrival no timestamp is believed (CONTRACT §3)."""
 
-_TEXTS: Final = ("well_id", "timestamp", "received_at")
-
-
-_FOREIGN: Final = {
-    b"\x1f\x8b": "is compressed; gunzip -c FILE | esp-ingestd diagnose -",
-    b"PK": "is a zip archive or a spreadsheet; allowed are JSON lines and CSV",
-    b"PAR1": "is Parquet; load it by esp-ingestd backfill, and judge the database's history",
-}
-
-
-class InputError(ValueError):
-    """A file that cannot be read as telemetry; the text begins with its name."""
-
 
 class Line(NamedTuple):
-    """One payload of an input, as JSON or, of a table's row, as what stands in it; and where it stands."""
+    """A line of an input, or a row of a table, and where it stands."""
 
     name: str
     number: int
-    payload: bytes | Mapping[str, str | float]
+    row: Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +229,7 @@ class BackTest:
         self._late += is_late
         if not is_late:
             self._last_us[well_id] = timestamp_us
-        if is_late or well_id not in self._first_us:
-            self._first_us[well_id] = min(self._first_us.get(well_id, timestamp_us), timestamp_us)
+            self._first_us.setdefault(well_id, timestamp_us)
         self._hear([trial.take(reading) for trial in self._trials])
         if self._explain is not None and timestamp_us >= self._explain_since_us:
             if is_late:
@@ -253,12 +241,11 @@ class BackTest:
     def take_lines(self, lines: Iterable[Line], decoder: Decoder, refuse: IO[str]) -> None:
         """Judge telemetry payloads, oldest first; what is refused is named in `refuse`."""
         chooses = self._choice != EVERYTHING
-        for name, number, line in lines:
-            payload = line.strip() if isinstance(line, bytes) else line
-            if not payload:
+        for name, number, row in lines:
+            if isinstance(row, bytes) and not row.strip():
                 continue
-            received_us = _arrival_us(payload)
-            decoded = _decoded(decoder, payload, received_us or FAR_US)
+            received_us = _arrival_us(row)
+            decoded = _decoded(decoder, row, received_us or FAR_US)
             if decoded.rejection is not None:
                 self._refused += sum(decoded.rejection.counts.values())
                 refuse.write(f"{name}:{number}: {decoded.rejection.reason.value}: {_why(decoded.rejection.detail)}\n")
@@ -337,11 +324,14 @@ class BackTest:
 
     @property
     def _well_days(self) -> float:
-        """Days between first and last reading, summed over the wells."""
+        """Days between first and last reading that was diagnosed, summed over the wells."""
         return sum(last - self._first_us[well] for well, last in self._last_us.items()) / SECOND_US / DAY_S
 
     def _table(self) -> Iterator[str]:
         tallies = [trial.tallies() for trial in self._trials]
+        if not any(tallies):
+            yield "no alarms"
+            return
         if len(tallies) > 1:
             yield f"{'':<22}" + "".join(f"{trial.name[-28:]:>30}" for trial in self._trials)
         yield f"{'diagnosis':<22}" + f"{'alarms':>8}{'hours':>10}{'a well-day':>12}" * len(tallies)
@@ -390,10 +380,12 @@ def _why(detail: Mapping[str, object]) -> str:
     return str(detail.get("why", detail))
 
 
-def _decoded(decoder: Decoder, payload: bytes | Mapping[str, str | float], received_us: int) -> Decoded:
-    if isinstance(payload, bytes):
-        return decoder.decode("", payload, received_us)
-    return decoder.decode_fields(payload, received_us)
+def _decoded(decoder: Decoder, row: Row, received_us: int) -> Decoded:
+    if isinstance(row, bytes):
+        return decoder.decode("", row, received_us)
+    if isinstance(row, Unreadable):
+        return Decoded((), row.rejection)
+    return decoder.decode_fields(row, received_us)
 
 
 def _arrived(reading: Reading, received_us: int) -> Reading:
@@ -401,14 +393,12 @@ def _arrived(reading: Reading, received_us: int) -> Reading:
     return Reading._make((*reading[:-1], received_us))
 
 
-def _arrival_us(payload: bytes | Mapping[str, object]) -> int | None:
+def _arrival_us(row: Row) -> int | None:
     """When a line says that it arrived, microseconds since 1970 UTC; None if it does not, or not understandably."""
-    if (b'"received_at"' if isinstance(payload, bytes) else "received_at") not in payload:
+    if isinstance(row, Unreadable) or (b'"received_at"' if isinstance(row, bytes) else "received_at") not in row:
         return None
-    from esp_ingestd.recording import to_timestamp_us  # noqa: PLC0415 - not for lines without: it takes a fifth of a second
-
     try:
-        fields = json.loads(payload) if isinstance(payload, bytes) else payload
+        fields = json.loads(row) if isinstance(row, bytes) else row
         return to_timestamp_us(fields["received_at"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -418,54 +408,14 @@ def lines_of(inputs: Iterable[Path]) -> Iterator[Line]:
     """The payloads of files, one after another: CSV by its suffix, else JSON lines; `-` is standard input.
 
     Raises:
-        InputError: a file of another kind, or a CSV whose header names no well or no time.
+        RecordingError: a file of another kind, or a CSV without a usable header.
         OSError: a file cannot be read.
     """
     for path in inputs:
         if str(path) == "-":
-            yield from _numbered("-", sys.stdin.buffer)
+            for number, line in enumerate(sys.stdin.buffer, 1):  # as it comes, not a block at a time
+                yield Line("-", number, line.removeprefix(BOM_UTF8) if number == 1 else line)
             continue
-        with path.open("rb") as file:
-            begins = file.peek(4)[:4]
-            if why := next((why for mark, why in _FOREIGN.items() if begins.startswith(mark)), ""):
-                raise InputError(f"{path}: {why}")
-            if path.suffix.lower() != ".csv":
-                yield from _numbered(str(path), file)
-                continue
-            with TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text:
-                try:
-                    yield from _from_csv(path, text)
-                except csv.Error as error:
-                    raise InputError(f"{path}: {error}") from None
-
-
-def _numbered(name: str, file: Iterable[bytes]) -> Iterator[Line]:
-    for number, payload in enumerate(file, 1):
-        yield Line(name, number, payload)
-
-
-def _from_csv(path: Path, text: Iterable[str]) -> Iterator[Line]:
-    """The rows of a CSV with a header of payload keys; an empty cell is an absent key."""
-    reader = csv.reader(text)
-    header = next(reader, None)
-    if header is None:
-        return
-    if missing := " or ".join(key for key in ("well_id", "timestamp") if key not in header):
-        found = ",".join(header)[:200]
-        raise InputError(f"{path}:1: the header names no {missing}, or not between commas; it is {found!r}")
-    plain = [(key, str if key in _TEXTS else float) for key in header]
-    careful = [(key, str if key in _TEXTS else _number) for key in header]
-    for row in reader:
-        try:
-            present = {key: read(cell) for (key, read), cell in zip(plain, row, strict=False) if cell and key}
-        except ValueError:
-            present = {key: read(cell) for (key, read), cell in zip(careful, row, strict=False) if cell and key}
-        if present:
-            yield Line(str(path), reader.line_num, present)
-
-
-def _number(cell: str) -> str | float:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+        with closing(open_lines(path)) as file:
+            for number, row in chain.from_iterable(block.rows() for block in file.blocks()):
+                yield Line(str(path), number, row)

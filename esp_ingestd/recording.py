@@ -14,18 +14,19 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import chain
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator, ValidationError, core_schema
 
-from esp_ingestd.core.decode import Reason
+from esp_ingestd.core.decode import Reason, Rejection
 from esp_ingestd.core.reading import CHANNEL_NAMES, WELL_ID_PATTERN, to_microseconds
 
 if TYPE_CHECKING:
@@ -37,9 +38,18 @@ PARQUET_SUFFIXES: Final = (".parquet", ".pq")
 BLOCK_BYTES: Final = 1_048_576
 PARQUET_BLOCK_ROWS: Final = 10_000
 LAST_EPOCH_S: Final = 20_000_000_000  # a greater epoch is in ms, as to decoding
-_DATETIME: Final = TypeAdapter(datetime)
+_DATETIME: Final = SchemaValidator(core_schema.datetime_schema())
 _WELL_ID: Final = re.compile(WELL_ID_PATTERN)
 _EPOCH: Final = re.compile(rb'"timestamp"\s*:\s*\d')
+_UTF_16: Final = "is UTF-16; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8"
+_FOREIGN: Final = {
+    b"\x1f\x8b": "is compressed; gunzip it first",
+    b"PK": "is a zip archive or a spreadsheet; allowed are CSV and JSON lines",
+    b"PAR1": "is Parquet; `esp-ingestd backfill` reads that, if the file's name ends in .parquet",
+    BOM_UTF16_LE: _UTF_16,
+    BOM_UTF16_BE: _UTF_16,
+}
+"""How files begin that are no lines of text, and what to do with them."""
 
 
 class RecordingError(ValueError):
@@ -136,6 +146,11 @@ class Unreadable(NamedTuple):
     reason: Reason
     why: str
 
+    @property
+    def rejection(self) -> Rejection:
+        """What decoding would say of it."""
+        return Rejection(self.reason, {self.reason: 1}, {"why": self.why})
+
 
 Values = dict[str, object]
 Row = Values | bytes | Unreadable
@@ -185,14 +200,17 @@ def open_recording(path: Path, start: Position = Position()) -> Recording:  # no
         OSError: the file cannot be read.
     """
     suffix = path.suffix.lower()
-    if suffix in JSON_SUFFIXES:
-        return _JsonFile(path, start)
-    if suffix in CSV_SUFFIXES:
-        return _CsvFile(path, start)
     if suffix in PARQUET_SUFFIXES:
         return _ParquetFile(path, start)
+    if suffix in {*CSV_SUFFIXES, *JSON_SUFFIXES}:
+        return open_lines(path, start)
     allowed = ", ".join((*CSV_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES))
     raise RecordingError(path, 0, f"files of this kind are not read; allowed are {allowed}")
+
+
+def open_lines(path: Path, start: Position = Position()) -> Recording:  # noqa: B008 - immutable
+    """Open a file, or a pipe, as CSV by its suffix, else as JSON lines; else as `open_recording`."""
+    return (_CsvFile if path.suffix.lower() in CSV_SUFFIXES else _JsonFile)(path, start)
 
 
 class _LinesFile(Recording):
@@ -200,9 +218,16 @@ class _LinesFile(Recording):
 
     def __init__(self, path: Path, start: Position) -> None:
         self._file = path.open("rb")
-        self._file.seek(start.offset)
         self._position = start
         self.size = os.fstat(self._file.fileno()).st_size
+        begins = self._file.peek(4)
+        if why := next((why for mark, why in _FOREIGN.items() if begins.startswith(mark)), ""):
+            self.close()
+            raise RecordingError(path, 0, why)
+        if start.offset:
+            self._file.seek(start.offset)
+        elif begins.startswith(BOM_UTF8):
+            self._position = Position(len(self._file.read(len(BOM_UTF8))))
 
     def close(self) -> None:
         self._file.close()
@@ -276,7 +301,7 @@ class _CsvFile(_LinesFile):
 
     def __init__(self, path: Path, start: Position) -> None:
         super().__init__(path, Position())
-        first = _CsvBlock(self, Position(), [], None)
+        first = _CsvBlock(self, self._position, [], None)
         try:
             names = next(csv.reader(first.lines()), [])
             _check_header(path, 1, names)
@@ -284,8 +309,10 @@ class _CsvFile(_LinesFile):
             self.close()
             raise error if isinstance(error, RecordingError) else RecordingError(path, 1, str(error)) from None
         self._header = _read_header(names)
-        self._position = start if start.offset else first.position
-        self._file.seek(self._position.offset)
+        self._position = first.position
+        if start.offset:
+            self._position = start
+            self._file.seek(start.offset)
 
     def blocks(self) -> Iterator[Block]:
         while lines := self._file.readlines(BLOCK_BYTES):
@@ -296,10 +323,6 @@ class _CsvFile(_LinesFile):
     def next_line(self) -> bytes:
         """One line more than the block has: its last row goes on."""
         return self._file.readline()
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes as they stand in the file."""
-        return os.pread(self._file.fileno(), end - start, start)
 
 
 class _CsvBlock(Block):
@@ -320,7 +343,7 @@ class _CsvBlock(Block):
             offset, line = self.position
             self.position = Position(offset + len(raw), line + 1)
             try:
-                yield raw.decode("utf-8" if line else "utf-8-sig")
+                yield raw.decode()
             except UnicodeDecodeError:
                 self._is_utf8 = False
                 yield raw.decode(errors="replace")
@@ -366,7 +389,8 @@ class _CsvBlock(Block):
         return values
 
     def _to_unreadable(self, began: Position, reason: Reason, why: str) -> Unreadable:
-        return Unreadable(self._file.read(began.offset, self.position.offset).rstrip(b"\r\n"), reason, why)
+        lines = [*self._lines, *self._more][began.line - self._start.line : self.position.line - self._start.line]
+        return Unreadable(b"".join(lines).rstrip(b"\r\n"), reason, why)
 
     def columns(self, *, naive_is_utc: bool) -> "RecordBatch | None":
         if self._header is None or self._header.others:
@@ -508,7 +532,7 @@ def _to_list(name: str, column: "Array[Any]") -> list[object]:
 def _check_header(path: Path, line: int, header: Sequence[str]) -> None:
     missing = {"well_id", "timestamp"}.difference(header)
     if missing or not set(header) & set(CHANNEL_NAMES) or len(set(header)) < len(header):
-        why = "the header must name well_id, timestamp and at least one channel, each once"
+        why = "the header must name well_id, timestamp and at least one channel, each once, between commas"
         allowed = f"channels are {', '.join(CHANNEL_NAMES)}"
         raise RecordingError(path, line, f"{why}; it is {','.join(header)[:200]!r}; {allowed}")
 

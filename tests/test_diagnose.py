@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pty
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -177,15 +179,21 @@ def test_a_csv_is_known_by_its_suffix_as_spreadsheets_write_it(folder: Path, nam
     [
         (
             "\n".join(CSV).replace(",", ";").encode(),
-            ":1: the header names no well_id or timestamp, or not between commas",
+            ":1: the header must name well_id, timestamp and at least one channel",
         ),
-        ("\n".join(CSV).replace("timestamp", "time", 1).encode(), ":1: the header names no timestamp, or not between"),
-        (b"\x1f\x8b\x08\x00", ": is compressed; gunzip"),
+        ("\n".join(CSV).replace("timestamp", "time", 1).encode(), ":1: the header must name well_id, timestamp"),
+        (b"", ":1: the header must name well_id, timestamp"),
+        (f"well_id,timestamp\nW,{at(0)}\n".encode(), ":1: the header must name well_id, timestamp and at least one"),
+        (
+            b"well_id,timestamp,pip,pip\n",
+            ":1: the header must name well_id, timestamp and at least one channel, each once",
+        ),
+        ("\n".join(CSV).encode("utf-16"), ": is UTF-16; save it as UTF-8"),
+        (b"\x1f\x8b\x08\x00", ": is compressed; gunzip it first"),
         (b"PK\x03\x04", ": is a zip archive or a spreadsheet"),
-        (b"PAR1", ": is Parquet; load it by esp-ingestd backfill"),
-        (f"{CSV[0]}\n{at(0)},W,{'1' * 200_000}".encode(), ": field larger than field limit"),
+        (b"PAR1", ": is Parquet; `esp-ingestd backfill` reads that"),
     ],
-    ids=["semicolons", "no timestamp", "gzip", "zip", "parquet", "a cell without end"],
+    ids=["semicolons", "no timestamp", "empty", "no channel", "a channel twice", "utf-16", "gzip", "zip", "parquet"],
 )
 def test_a_file_of_another_kind_is_refused_whole_in_one_line(folder: Path, content: bytes, said: str) -> None:
     (folder / "w.csv").write_bytes(content)
@@ -193,6 +201,33 @@ def test_a_file_of_another_kind_is_refused_whole_in_one_line(folder: Path, conte
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"{folder / 'w.csv'}{said}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_row_with_other_cells_than_the_header_has_is_refused_and_shifts_nothing(folder: Path) -> None:
+    """A decimal comma makes two cells of a number, a file that was cut ends in the middle of a row."""
+    hot = [text.replace(",140,", ",14,0,") for text in CSV]
+    result = run(folder, file_of(folder, "w.csv", [*hot, f"{at(60)},W"]))
+    assert told(result) == ["raised COMM_LOSS W 14", "cleared COMM_LOSS W 20"]
+    refused = result.stderr.splitlines()[:11]
+    assert refused[0].endswith("w.csv:12: not_an_object: 5 cells under 4 columns")
+    assert refused[10].endswith("w.csv:62: not_an_object: 2 cells under 4 columns")
+    assert "50 readings, 11 refused" in result.stderr
+
+
+def test_a_byte_order_mark_before_json_lines_costs_no_reading(folder: Path) -> None:
+    lines = hot_for(10, 20, 60)
+    marked = ["\ufeff" + lines[0], *lines[1:]]
+    for result in (run(folder, file_of(folder, "w.jsonl", marked)), run(folder, given=marked)):
+        assert told(result) == HOT
+        assert "60 readings, 0 refused" in result.stderr
+
+
+def test_a_csv_may_come_through_a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "w.csv")
+    threading.Thread(target=file_of, args=(folder, "w.csv", [*CSV, "W,1"]), daemon=True).start()
+    result = run(folder, str(folder / "w.csv"))
+    assert told(result) == HOT
+    assert "60 readings, 1 refused" in result.stderr
 
 
 def test_a_line_without_a_well_says_so(folder: Path) -> None:
@@ -204,6 +239,8 @@ def test_readings_newest_first_are_said_to_be_late(folder: Path) -> None:
     result = run(folder, given=reversed(hot_for(10, 20, 60)))
     assert told(result) == []
     assert "59 of them late, and not diagnosed" in result.stderr
+    assert "1 well, 0.0 days" in result.stderr, "days that were not judged are none"
+    assert result.stderr.endswith("no alarms\n")
 
 
 def test_a_year_in_the_future_is_refused_by_what_follows_and_a_long_gap_is_not(folder: Path) -> None:

@@ -85,7 +85,8 @@ def diagnose(
     from functools import partial
 
     from esp_ingestd.core.decode import Decoder
-    from esp_ingestd.diagnose import BackTest, Choice, InputError, Trial, lines_of
+    from esp_ingestd.diagnose import BackTest, Choice, Trial, lines_of
+    from esp_ingestd.recording import RecordingError
     from esp_ingestd.shipped import load_tree
 
     settings = load(config) if config else None
@@ -123,7 +124,7 @@ def diagnose(
         decoder = Decoder([], units_of=lambda well_id: settings_of(well_id).units, naive_timestamps=naive)
         try:
             test.take_lines(lines_of(inputs or [Path("-")]), decoder, sys.stderr)
-        except InputError as error:
+        except RecordingError as error:
             refuse(str(error))
     test.finish()
     if summary:

@@ -153,7 +153,7 @@ class Decoder:
             return self._decode_carefully(source, payload, received_us)
         return _new_tuple(Decoded, (readings, None))
 
-    def decode_fields(self, fields: Mapping[str, str | float], received_us: int) -> Decoded:
+    def decode_fields(self, fields: Mapping[str, object], received_us: int) -> Decoded:
         """Take one payload apart that has been read already, as from a table's row; never raises.
 
         A row of which nothing is odd is judged as it is, any other one as the JSON that it stands for.
