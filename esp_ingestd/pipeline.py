@@ -133,6 +133,9 @@ class Pipeline:
         self._unsettled: set[str] | None = None  # wells that were last remembered with a delay running
         self._forgets = False  # the memory could not be kept
         self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
+        self._new: set[str] = set()  # wells first heard with the open batch
+        self._heard_once: set[str] = set()
+        self._heard_again: deque[str] = deque()  # to be remembered anew: only now their interval is known
         self._intake = intake
         self._alerts = alerts
         self._alert_prefix = settings.alerts.topic_prefix
@@ -342,6 +345,7 @@ class Pipeline:
         if len(self._last_seen_us) < self._max_wells:
             self._remembered_us[reading.well_id] = 0  # soon: until then a kill makes it a well that has just started
             self._rotation.appendleft(reading.well_id)
+            self._new.add(reading.well_id)
             return True
         if not self._undiagnosed:
             _log.warning(
@@ -436,8 +440,12 @@ class Pipeline:
         self._rows += batch.rows
         self._bytes += batch.size_bytes
         if self._memory is not None:
+            touched = {reading[0] for reading in batch.readings}
             wells = {event.well_id for event in batch.events} | {each.well_id for each in batch.commands}
-            wells |= self._follow_delays(batch)
+            wells |= self._follow_delays(touched)
+            self._follow_beginners(touched)
+            while self._heard_again and len(wells) < REMEMBERED_WELLS:
+                wells.add(self._heard_again.popleft())
             now_us, due = self._clock(), self._rotation
             # A time to come is one of before the clock was set.
             while due and len(wells) < REMEMBERED_WELLS and not 0 <= now_us - self._remembered_us[due[0]] < REMEMBER_US:
@@ -447,15 +455,21 @@ class Pipeline:
             batch.snapshots = {well_id: self._diagnostician.snapshot(well_id) for well_id in wells}
         return batch
 
-    def _follow_delays(self, batch: Batch) -> set[str]:
-        """The wells of this batch in which a delay runs, or ran when they were last remembered.
+    def _follow_beginners(self, touched: set[str]) -> None:
+        """See which wells are heard in a second batch: killed before that is kept, their silence would not be seen."""
+        again = self._heard_once & touched
+        self._heard_again.extend(again)
+        self._heard_once = (self._heard_once - again) | self._new
+        self._new = set()
+
+    def _follow_delays(self, touched: set[str]) -> set[str]:
+        """Of the wells of a batch those in which a delay runs, or ran when they were last remembered.
 
         A delay that a kill forgot, or its end, would tell the same alarm at another time, by another id.
         """
         unsettled = self._diagnostician.unsettled
         if self._unsettled is None:
             self._unsettled = unsettled(self._diagnostician.well_ids())
-        touched = {reading[0] for reading in batch.readings}
         now = unsettled(touched)
         follow = now | (self._unsettled & touched)
         self._unsettled = (self._unsettled - touched) | now

@@ -486,6 +486,24 @@ async def test_a_memory_that_cannot_be_kept_stops_nothing_and_is_told_once(capsy
 
 
 @stepped
+async def test_i10_a_well_that_was_heard_twice_may_be_silent_no_longer_for_a_kill() -> None:
+    """Its first reading says nothing of its interval, and the next regular memory of it is five minutes off."""
+    memory = FakeMemory()
+    rig = Rig(memory=memory)
+    async with rig.running():
+        for number in range(3):
+            rig.deliver(number + 1, 10 * number)
+            await asyncio.sleep(10)
+        assert rig.broker.acknowledged == [1, 2, 3]
+    diagnostician = Diagnostician(TREE, WELLS)
+    diagnostician.restore("W1", memory.kept["W1"])
+    began_us = T0 + 60_000_000
+    diagnostician.pass_time(began_us, deaf=True)
+    told = [each for s in range(400) for each in diagnostician.pass_time(began_us + s * 1_000_000)]
+    assert [each.diagnosis for each in told] == ["COMM_LOSS"]
+
+
+@stepped
 async def test_draining_closes_the_open_batch_and_returns_when_all_is_acknowledged() -> None:
     rig = Rig(max_age_ms=60_000)
     rig.store.gate.clear()
