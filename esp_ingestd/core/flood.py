@@ -17,6 +17,8 @@ from esp_ingestd.core.reading import SECOND_US, to_iso
 WINDOW_US: Final = 600 * SECOND_US
 WELLS_AN_OPERATOR: Final = 200
 ANNUNCIATIONS: Final = frozenset({"raised", "escalated"})
+BY_THE_CLOCK: Final = frozenset({"acknowledged", "shelved", "unshelved"})
+"""What people do happens as it arrives: in the midst of a backlog that is no event time."""
 HELD: Final = frozenset({"info", "low"})
 
 
@@ -47,7 +49,8 @@ class FloodGuard:
 
     def holds(self, event: AlarmEvent, arrived_us: int, wells: int) -> bool:
         """Count an event of a field of so many wells; whether it is to be held back from the events topic."""
-        self._newest_us = max(self._newest_us, event.timestamp_us)
+        if event.transition not in BY_THE_CLOCK:
+            self._newest_us = max(self._newest_us, event.timestamp_us)
         if event.transition in ANNUNCIATIONS:
             self._arrived_us = arrived_us
             insort(self._told_us, event.timestamp_us)

@@ -84,6 +84,16 @@ def test_what_a_person_commanded_passes(sample: AlarmEvent) -> None:
     assert not desk.guard.holds(acknowledged, 0, 50)
 
 
+@pytest.mark.parametrize("transition", ["acknowledged", "shelved", "unshelved"])
+def test_what_people_do_now_ends_no_flood_of_a_backlog(sample: AlarmEvent, transition: str) -> None:
+    desk = Desk(sample)
+    for second in range(12):
+        desk.tell(second)
+    desk.tell(3600, "high", transition)
+    assert desk.in_flood()
+    assert not desk.tell(12)
+
+
 def test_clearings_are_no_annunciations(sample: AlarmEvent) -> None:
     desk = Desk(sample)
     assert all(desk.tell(second, transition="cleared") for second in range(100))
