@@ -43,7 +43,7 @@ def check(
     config: ConfigOption,
     *,
     connect: Annotated[
-        bool, typer.Option("--connect", help="Also reach the broker and the database, and name its edition.")
+        bool, typer.Option("--connect", help="Also reach the broker and the database, whose edition it names.")
     ] = False,
 ) -> None:
     """Check the configuration, the wells file and the decision tree, and print the effective settings."""
