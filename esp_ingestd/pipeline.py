@@ -38,7 +38,7 @@ from esp_ingestd.core.flood import FloodGuard
 from esp_ingestd.core.reading import Reading, to_iso
 from esp_ingestd.core.tree import Tree
 from esp_ingestd.core.well import WellSettings
-from esp_ingestd.errors import Unavailable
+from esp_ingestd.remembering import Memory, Remembering
 from esp_ingestd.storing import RETRY_MAX_S, Overflow, Store, Storing
 from esp_ingestd.telemetry import WINDOWS_MIN, Annunciations, Metrics
 
@@ -47,18 +47,9 @@ MOST_COMMANDS = 100  # under way: each waits for its answer to be accepted
 REFUSALS_LOGGED_US = 60_000_000  # a flood of nonsense is one line a minute
 ANNUNCIATIONS = ("raised", "escalated", "unshelved")
 ASLEEP_US = 60_000_000  # no pause of ours is as long
-REMEMBER_US = 300_000_000  # a well is remembered every five minutes, and with each of its alarms
 RESTATED = 100  # states that are published again at once: what is new waits behind no more
-REMEMBERED_WELLS = 50  # at most with one batch beside those with alarms: a few milliseconds
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class Memory(Protocol):
-    """Where what the diagnosis knows of each well outlives the process."""
-
-    async def save(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
-        """Keep these wells' snapshots and these topics' states, or raise Unavailable."""
 
 
 class Intake(Protocol):
@@ -128,14 +119,7 @@ class Pipeline:
         )
         self.drain_overflow = self._storing.drain_overflow
         """A task: bring what overflowed into the store, for ever."""
-        self._memory = memory
-        self._remembered_us: dict[str, int] = {}
-        self._unsettled: set[str] | None = None  # wells that were last remembered with a delay running
-        self._forgets = False  # the memory could not be kept
-        self._rotation: deque[str] = deque()  # wells, the one longest not remembered first
-        self._new: set[str] = set()  # wells first heard with the open batch
-        self._heard_once: set[str] = set()
-        self._heard_again: deque[str] = deque()  # to be remembered anew: only now their interval is known
+        self._remembering = Remembering(diagnostician, memory, metrics, clock)
         self._intake = intake
         self._alerts = alerts
         self._alert_prefix = settings.alerts.topic_prefix
@@ -222,8 +206,7 @@ class Pipeline:
         events = self._diagnostician.adopt(tree, wells)
         self._decoder.forget_sources()
         self.tell(events)
-        for well_id in self._remembered_us:  # soon, so that a restart finds the alarms of this tree
-            self._remembered_us[well_id] = 0
+        self._remembering.make_due()  # so that a restart finds the alarms of this tree
         return len(events)
 
     def tell(self, events: Sequence[AlarmEvent]) -> None:
@@ -293,7 +276,7 @@ class Pipeline:
             batch = await self._durable.get()
             if answers := [*batch.told.values(), *batch.stated, *batch.replies]:
                 await asyncio.wait(answers)  # cancelled, it leaves them to the broker: they are not accepted
-            await self._remember(batch.snapshots, batch.states)
+            await self._remembering.keep(batch.snapshots, batch.states)
             if batch.events:
                 self._count_refused([*batch.told.values(), *batch.stated])
                 told = [event_id for event_id, answer in batch.told.items() if not answer.result()]
@@ -320,8 +303,7 @@ class Pipeline:
         self._wake.set()
         await self._idle.wait()
         await self._storing.mark_told()
-        snapshot = self._diagnostician.snapshot
-        await self._remember({well_id: snapshot(well_id) for well_id in self._diagnostician.well_ids()}, {})
+        await self._remembering.keep_all()
 
     @property
     def is_away(self) -> bool:
@@ -343,9 +325,7 @@ class Pipeline:
         if reading.well_id == self._diagnostician.field_id:
             return False
         if len(self._last_seen_us) < self._max_wells:
-            self._remembered_us[reading.well_id] = 0  # soon: until then a kill makes it a well that has just started
-            self._rotation.appendleft(reading.well_id)
-            self._new.add(reading.well_id)
+            self._remembering.meet(reading.well_id)
             return True
         if not self._undiagnosed:
             _log.warning(
@@ -432,62 +412,11 @@ class Pipeline:
                 self._refusals, self._refusals_logged_us = 0, now_us
 
     def _close(self, trigger: Trigger) -> Batch:
-        """Close the open batch, with what the diagnosis knows now of the wells whose memory is due.
-
-        No reading beyond this batch was diagnosed yet, so the snapshots are as old as the batch.
-        """
         batch = self._batcher.take(trigger)
         self._rows += batch.rows
         self._bytes += batch.size_bytes
-        if self._memory is not None:
-            touched = {reading[0] for reading in batch.readings}
-            wells = {event.well_id for event in batch.events} | {each.well_id for each in batch.commands}
-            wells |= self._follow_delays(touched)
-            self._follow_beginners(touched)
-            while self._heard_again and len(wells) < REMEMBERED_WELLS:
-                wells.add(self._heard_again.popleft())
-            now_us, due = self._clock(), self._rotation
-            # A time to come is one of before the clock was set.
-            while due and len(wells) < REMEMBERED_WELLS and not 0 <= now_us - self._remembered_us[due[0]] < REMEMBER_US:
-                self._remembered_us[due[0]] = now_us
-                wells.add(due[0])
-                due.rotate(-1)
-            batch.snapshots = {well_id: self._diagnostician.snapshot(well_id) for well_id in wells}
+        self._remembering.attend(batch)
         return batch
-
-    def _follow_beginners(self, touched: set[str]) -> None:
-        """See which wells are heard in a second batch: killed before that is kept, their silence would not be seen."""
-        again = self._heard_once & touched
-        self._heard_again.extend(again)
-        self._heard_once = (self._heard_once - again) | self._new
-        self._new = set()
-
-    def _follow_delays(self, touched: set[str]) -> set[str]:
-        """Of the wells of a batch those in which a delay runs, or ran when they were last remembered.
-
-        A delay that a kill forgot, or its end, would tell the same alarm at another time, by another id.
-        """
-        unsettled = self._diagnostician.unsettled
-        if self._unsettled is None:
-            self._unsettled = unsettled(self._diagnostician.well_ids())
-        now = unsettled(touched)
-        follow = now | (self._unsettled & touched)
-        self._unsettled = (self._unsettled - touched) | now
-        return follow
-
-    async def _remember(self, snapshots: Mapping[str, bytes], states: Mapping[str, bytes]) -> None:
-        if (snapshots or states) and self._memory is not None:
-            try:
-                await self._memory.save(snapshots, states)
-            except Unavailable as unavailable:
-                self._metrics.store_errors.labels(unavailable.kind).inc()
-                if not self._forgets:  # a line a batch would fill what is left of the disk
-                    _log.error("memory of wells cannot be kept: a kill now forgets some of it", why=str(unavailable))
-                self._forgets = True
-            else:
-                if self._forgets:
-                    _log.info("memory of wells is kept again")
-                self._forgets = False
 
     def _open_batch(self, now_us: int) -> Batch:
         """The open batch, begun if nothing is in it."""
