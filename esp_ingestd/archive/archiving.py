@@ -30,7 +30,6 @@ from esp_ingestd.archive.ledger import (
     known_days,
     mark,
     marked_days,
-    open_database,
     present_days,
     record,
     require_columns,
@@ -93,20 +92,15 @@ async def archive_days(
     Cancel: the day that was under way stays as it was.
     """
     place = open_place(settings.archive.url)
-    database = open_database(settings)
     results: list[DayResult] = []
-    try:
-        edition = await database.connect()
-        async with working(database) as session:
-            past = await first_open_day(session, settings.archive.closes_after_s)
-            for table in TABLES:
-                archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
-                days = filter(between(since, until), await present_days(session, edition, table, past))
-                due = await archiver.due(days)
-                with _Steps(table.name, sum(due.values()), show=show_progress) as steps:
-                    results += [await archiver.archive(day, rows, steps) for day, rows in due.items()]
-    finally:
-        await database.close()
+    async with working(settings) as (session, edition):
+        past = await first_open_day(session, settings.archive.closes_after_s)
+        for table in TABLES:
+            archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
+            days = filter(between(since, until), await present_days(session, edition, table, past))
+            due = await archiver.due(days)
+            with _Steps(table.name, sum(due.values()), show=show_progress) as steps:
+                results += [await archiver.archive(day, rows, steps) for day, rows in due.items()]
     return Report(results)
 
 
@@ -125,20 +119,15 @@ async def verify(
         Unavailable: the database is away.
     """
     place = open_place(settings.archive.url)
-    database = open_database(settings)
     results: list[DayResult] = []
-    try:
-        await database.connect()
-        async with working(database) as session:
-            for table in TABLES:
-                archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
-                found = await asyncio.to_thread(place.sizes, table.name)
-                days = sorted({*days_of(found), *archiver.known})
-                days = [day for day in days if between(since, until)(day)]
-                with _Steps(table.name, sum(map(archiver.rows_of, days)), show=show_progress) as steps:
-                    results += [await archiver.verify(day, steps) for day in days]
-    finally:
-        await database.close()
+    async with working(settings) as (session, _):
+        for table in TABLES:
+            archiver = _Archiver(session, place, table, await known_days(session, table), pace or Pace())
+            found = await asyncio.to_thread(place.sizes, table.name)
+            days = sorted({*days_of(found), *archiver.known})
+            days = [day for day in days if between(since, until)(day)]
+            with _Steps(table.name, sum(map(archiver.rows_of, days)), show=show_progress) as steps:
+                results += [await archiver.verify(day, steps) for day in days]
     return Report(results)
 
 

@@ -44,26 +44,37 @@ class Known(NamedTuple):
 
 
 @asynccontextmanager
-async def working(database: Database) -> AsyncIterator[Session]:
-    """A session that is the only one at work on the archive.
+async def looking(settings: Settings) -> AsyncIterator[tuple[Session, Edition]]:
+    """A session on a connection of the archive's own, and which edition it speaks with.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    database = Database(settings.database, name="esp-ingestd archive")
+    try:
+        edition = await database.connect()
+        async with database.session() as session:
+            yield session, edition
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[tuple[Session, Edition]]:
+    """Likewise, a session that is the only one at work on the archive.
 
     Raises:
         Busy: another one is.
         Unavailable: the database is away.
     """
-    async with database.session() as session:
+    async with looking(settings) as (session, edition):
         if not await session.fetchval("SELECT pg_try_advisory_lock($1)", ARCHIVE_LOCK):
             raise Busy("another run is at work on the archive of this database")
         try:
-            yield session
+            yield session, edition
         finally:
             if not session.is_closed():
                 await session.execute("SELECT pg_advisory_unlock($1)", ARCHIVE_LOCK)
-
-
-def open_database(settings: Settings) -> Database:
-    """The database, on a connection of the archive's own."""
-    return Database(settings.database, name="esp-ingestd archive")
 
 
 def start_us(day: date) -> int:

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Final
 
 from esp_ingestd.archive import ArchiveError
-from esp_ingestd.archive.ledger import Known, count_rows, first_open_day, known_days, open_database, present_days
+from esp_ingestd.archive.ledger import Known, count_rows, first_open_day, known_days, looking, present_days
 from esp_ingestd.archive.place import Manifest, Place, days_of, manifest_name, open_place, read_manifest
 from esp_ingestd.archive.tables import TABLES, Table
 from esp_ingestd.config import Settings
@@ -40,10 +40,8 @@ async def list_days(settings: Settings, url: str) -> tuple[list[Mapping[str, obj
     known: dict[Table, dict[date, Known]] = {table: {} for table in TABLES}
     stored: dict[Table, dict[date, int]] = {table: {} for table in TABLES}
     away = None
-    database = open_database(settings)
     try:
-        edition = await database.connect()
-        async with database.session() as session:
+        async with looking(settings) as (session, edition):
             past = await first_open_day(session, settings.archive.closes_after_s)
             for table in TABLES:
                 known[table] = await known_days(session, table)
@@ -51,8 +49,6 @@ async def list_days(settings: Settings, url: str) -> tuple[list[Mapping[str, obj
                 stored[table] = {day: await count_rows(session, table, day) for day in days}
     except Unavailable as unavailable:
         away = str(unavailable)
-    finally:
-        await database.close()
     rows = []
     for table in TABLES:
         for day in sorted({*found[table], *known[table], *stored[table]}):

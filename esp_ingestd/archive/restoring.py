@@ -14,7 +14,7 @@ from pyarrow import compute
 
 from esp_ingestd.archive import ArchiveError, DayResult, Outcome, Report
 from esp_ingestd.archive.form import Rows, read_file, to_csv
-from esp_ingestd.archive.ledger import open_database, start_us, today
+from esp_ingestd.archive.ledger import looking, start_us, today
 from esp_ingestd.archive.place import Manifest, Place, days_of, fetched_whole, open_place, read_manifest
 from esp_ingestd.archive.retention import first_kept
 from esp_ingestd.archive.tables import TABLES, TELEMETRY, Table
@@ -60,26 +60,21 @@ async def restore(
         raise ArchiveError(f"--into {into}: a table's name has letters a to z, digits and _, at most 63")
     place = open_place(url)
     since_us, until_us = since_us or 0, until_us or start_us(date.max)
-    database = open_database(settings)
     results: list[DayResult] = []
-    try:
-        await database.connect()
-        async with database.session() as session:
-            for table in tables:
-                await _prepare(session, table, into or table.name)
-                found = days_of(await asyncio.to_thread(place.sizes, table.name))
-                days = [day for day in found if start_us(day) < until_us and start_us(day) + DAY_US > since_us]
-                manifests, faults = await asyncio.to_thread(_read_manifests, place, table, days)
-                results += faults
-                total = sum(each.rows for each in manifests.values())
-                with Progress(table.name, total) if show_progress else nullcontext() as progress:
-                    restorer = _Restorer(session, place, table, into or table.name, progress)
-                    for day, manifest in manifests.items():
-                        results.append(await restorer.restore(day, manifest, wells, since_us, until_us))
-            if into is None:
-                results = _warned(results, settings, await today(session))
-    finally:
-        await database.close()
+    async with looking(settings) as (session, _):
+        for table in tables:
+            await _prepare(session, table, into or table.name)
+            found = days_of(await asyncio.to_thread(place.sizes, table.name))
+            days = [day for day in found if start_us(day) < until_us and start_us(day) + DAY_US > since_us]
+            manifests, faults = await asyncio.to_thread(_read_manifests, place, table, days)
+            results += faults
+            total = sum(each.rows for each in manifests.values())
+            with Progress(table.name, total) if show_progress else nullcontext() as progress:
+                restorer = _Restorer(session, place, table, into or table.name, progress)
+                for day, manifest in manifests.items():
+                    results.append(await restorer.restore(day, manifest, wells, since_us, until_us))
+        if into is None:
+            results = _warned(results, settings, await today(session))
     if not results:
         raise ArchiveError(f"there is nothing of that in {mask_url(url)}")
     return Report(results)

@@ -19,7 +19,7 @@ from esp_ingestd.archive.ledger import (
     droppable,
     first_open_day,
     known_days,
-    open_database,
+    looking,
     present_days,
     today,
     working,
@@ -56,26 +56,21 @@ async def retain(settings: Settings) -> Report:
     """
     guarded = settings.retention.require_verified_archive
     place = open_place(settings.archive.url) if guarded and settings.archive.url else None
-    database = open_database(settings)
     results: list[DayResult] = []
-    try:
-        edition = await database.connect()
-        async with working(database) as session:
-            now = await today(session)
-            for table in TABLES:
-                cutoff = first_kept(settings.retention, table, now)
-                present = set(await present_days(session, edition, table, cutoff))
-                known = await known_days(session, table)
-                for first_us, past_us in await droppable(session, edition, table, cutoff):
-                    days = [day for day in days_between(first_us, past_us) if day in present]
-                    why = await asyncio.to_thread(_why_kept, place, table, days, known) if guarded else None
-                    if why is None:
-                        why = await drop_days(session, edition, table, first_us, past_us, guarded=guarded)
-                    rows = sum(max(known[day].stored.rows, 0) for day in days if day in known)
-                    what = Outcome.KEPT if why else Outcome.DROPPED
-                    results.append(DayResult(table.name, to_datetime(first_us).date(), rows, what, why or ""))
-    finally:
-        await database.close()
+    async with working(settings) as (session, edition):
+        now = await today(session)
+        for table in TABLES:
+            cutoff = first_kept(settings.retention, table, now)
+            present = set(await present_days(session, edition, table, cutoff))
+            known = await known_days(session, table)
+            for first_us, past_us in await droppable(session, edition, table, cutoff):
+                days = [day for day in days_between(first_us, past_us) if day in present]
+                why = await asyncio.to_thread(_why_kept, place, table, days, known) if guarded else None
+                if why is None:
+                    why = await drop_days(session, edition, table, first_us, past_us, guarded=guarded)
+                rows = sum(max(known[day].stored.rows, 0) for day in days if day in known)
+                what = Outcome.KEPT if why else Outcome.DROPPED
+                results.append(DayResult(table.name, to_datetime(first_us).date(), rows, what, why or ""))
     return Report(results)
 
 
@@ -110,23 +105,18 @@ async def status(settings: Settings) -> Status:
     Raises:
         Unavailable: the database is away.
     """
-    database = open_database(settings)
-    try:
-        edition = await database.connect()
-        async with database.session() as session:
-            past, now = await first_open_day(session, settings.archive.closes_after_s), await today(session)
-            noted: list[Known] = []
-            missing: list[date] = []
-            overdue = 0
-            for table in TABLES:
-                known = await known_days(session, table)
-                present = await present_days(session, edition, table, past)
-                noted += known.values()
-                missing += [day for day in present if not _is_safe(known.get(day))]
-                cutoff = first_kept(settings.retention, table, now)
-                overdue += sum(day < cutoff for day in present)
-    finally:
-        await database.close()
+    async with looking(settings) as (session, edition):
+        past, now = await first_open_day(session, settings.archive.closes_after_s), await today(session)
+        noted: list[Known] = []
+        missing: list[date] = []
+        overdue = 0
+        for table in TABLES:
+            known = await known_days(session, table)
+            present = await present_days(session, edition, table, past)
+            noted += known.values()
+            missing += [day for day in present if not _is_safe(known.get(day))]
+            cutoff = first_kept(settings.retention, table, now)
+            overdue += sum(day < cutoff for day in present)
     return Status(
         archived_days=len(noted),
         archived_bytes=sum(each.size_bytes for each in noted),
