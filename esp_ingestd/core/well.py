@@ -15,9 +15,10 @@ Operating state, from drive frequency and motor current:
     4. One reading that shows a stopped pump between two that show it turning was no stop.
     5. A drive that is told to stop ramps down, or was slowed by a fifth in the two hours before. A stop is surely a
        trip where readings are so close that a ramp would have been seen, and nearly so where an alarm stood, or was
-       about to on a well that seldom stops. Where no drive reports, or a ramp could have been missed, it may be one if
-       the pump ran settled and at full speed ten minutes before and has not stopped for ten days: a well that stops
-       more often does so by habit. How sure is sure enough, the tree says.
+       about to on a well that seldom stops so. Where no drive reports, or a ramp could have been missed, it may be one
+       if the pump ran settled and at full speed ten minutes before and has not stopped without a ramp for ten days: a
+       well that does does so by habit. More likely it is one if the ramps of the stops before were seen. How sure is
+       sure enough, the tree says.
 """
 
 import dataclasses
@@ -150,13 +151,16 @@ FINE_US: Final = 75 * SECOND_US
 SPARSE_US: Final = 660 * SECOND_US
 """Readings at least this close show most ramps; at rarer ones a stop by itself says nothing."""
 HABIT_US: Final = 864_000 * SECOND_US
-"""A well that stops twice within this stops by habit; where a ramp could have been missed, one that stops at all."""
+"""A well that stops twice within this without a ramp does so by habit; where one could have been missed, at all."""
 SURE: Final = 1.0
 AILING: Final = 0.9
 CLOSE: Final = 0.8
 LIKELY: Final = 0.6
+HABITUAL: Final = 0.3
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
-where no drive reports; a ramp could have been missed."""
+where no drive reports, or each stop before showed one; a ramp could have been missed; and so it was before."""
+RAMPS_SEEN: Final = 2
+"""So many stops in a row whose ramp was seen show that this well's ramps are slow enough to be seen."""
 DRIFT_US: Final = 900 * SECOND_US
 """A change of speed that took longer is no step."""
 LOST_FLOW: Final = 0.5
@@ -226,6 +230,7 @@ _REMEMBERED: Final = (
     "_mark_hz",
     "_mark_us",
     "_earlier_hz",
+    "_ramps_seen",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -257,6 +262,7 @@ class Well:
         "_peak_speed",
         "_peak_us",
         "_quality",
+        "_ramps_seen",
         "_resume_us",
         "_settle_us",
         "_shake_floor",
@@ -307,6 +313,9 @@ class Well:
         self._peak_us = 0
         self._stopped_us = 0
         self._stopped_before_us = 0
+        """The last two stops for which no ramp was seen."""
+        self._ramps_seen = 0
+        """Stops since then, all of them with a ramp."""
         self._off_readings = 0
         self._resume_us = 0
         self._clock = Clock()
@@ -539,10 +548,13 @@ class Well:
             asked = not turned or (hertz > RAMP_END_HZ and now_us - self.last_us > RAMP_LEAST_US)
             unplanned = 0.0 if asked else self._unplanned(now_us - self.last_us)
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
-            self.state = TRIP if unplanned else OFF
+            self.state = TRIP if unplanned > HABITUAL else OFF
             self.features[_STOP] = unplanned
         elif self._off_readings == 2 and self.started_us:  # noqa: PLR2004  (now it is a stop)
-            self._stopped_before_us, self._stopped_us = self._stopped_us, now_us
+            if self.features[_STOP]:
+                self._stopped_before_us, self._stopped_us, self._ramps_seen = self._stopped_us, now_us, 0
+            else:
+                self._ramps_seen += 1
 
     def _unplanned(self, step_us: int) -> float:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
@@ -559,9 +571,11 @@ class Well:
         habit_us = self.last_us - HABIT_US
         if self.alarmed or (self._stopped_before_us < habit_us and (self.troubled or self._surged())):
             return AILING
-        if not (self.state == RUNNING and full and self._stopped_us < habit_us and step_us <= SPARSE_US):
-            return 0.0
-        return CLOSE if step_us <= FINE_US else LIKELY
+        if not (self.state == RUNNING and full and self._stopped_us < habit_us) or self._cadence.gap:
+            return HABITUAL
+        if step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN:
+            return CLOSE
+        return LIKELY if step_us <= SPARSE_US else HABITUAL
 
     def _surged(self) -> bool:
         """The last reading of the turning motor showed a current far beyond its habit: the drive cut an overload."""

@@ -121,6 +121,29 @@ def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops
     assert told(run.then(HOUR_S, **STANDING)) == found
 
 
+@pytest.mark.parametrize("step_s", [300.0, 1200.0])
+@pytest.mark.parametrize(
+    ("stops", "found"),
+    [
+        ("ramped, ramped", ["raised TRIP high"]),
+        ("ramped", []),
+        ("ramped, ramped, at once", []),
+        ("at once, ramped", []),
+    ],
+)
+def test_where_ramps_were_always_seen_a_stop_without_one_is_a_trip(step_s: float, stops: str, found: list[str]) -> None:
+    run = Run(step_s=step_s)
+    run.then(DAY_S)
+    for stop in stops.split(", "):
+        if stop == "ramped":
+            assert not ramped(run, 45)
+        else:
+            run.then(HOUR_S, **STANDING)
+        run.then(DAY_S)
+    run.events.clear()
+    assert told(run.then(HOUR_S, **STANDING)) == found
+
+
 def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> None:
     run = Run(step_s=10)
     run.then(HOUR_S)
