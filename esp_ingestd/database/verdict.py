@@ -22,6 +22,7 @@ REFUSES_ROWS: Final = re.compile(
     "0A000"  # not supported, as TimescaleDB says of some rows for compressed chunks
 )
 INTERNAL_ERROR: Final = "XX000"
+HINTS: Final = {"42501": "what each role may do: docs/operations.md, The database"}
 UNAVAILABLE_KINDS: Final = {
     "08": "connection",
     "25": "read_only",
@@ -54,8 +55,9 @@ def to_unavailable(error: BaseException, address: str) -> Unavailable | None:
     if isinstance(error, Unavailable):
         return None
     if isinstance(error, asyncpg.PostgresError):
-        kind = UNAVAILABLE_KINDS.get((error.sqlstate or "")[:2], "other")
-        return Unavailable(f"database {address}: {describe(error)}", kind=kind)
+        code = error.sqlstate or ""
+        said = "; ".join(filter(None, (describe(error), HINTS.get(code))))
+        return Unavailable(f"database {address}: {said}", kind=UNAVAILABLE_KINDS.get(code[:2], "other"))
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Unavailable(f"database {address}: no host can be written to", kind="read_only")
     if isinstance(error, TimeoutError):

@@ -19,6 +19,7 @@ NO_METRICS = {
         "diagnostic_results",
         "published_at",
         "esp_telemetry",
+        "esp_ingest",
         "pg_stat_activity",
         "max_connections",
         "max_queued_messages",

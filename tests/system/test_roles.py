@@ -18,6 +18,7 @@ from esp_ingestd.config import DatabaseSettings, Wells
 from esp_ingestd.core.batch import Batch, Batcher, Trigger
 from esp_ingestd.core.decode import Decoder
 from esp_ingestd.database import Database, migrate
+from esp_ingestd.errors import Unavailable
 from esp_ingestd.moment import Every
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ async def set_up_as_the_manual_says(admin: str) -> None:
         if statement.strip():
             await execute(admin, statement)
     await execute(admin, "REVOKE TEMPORARY ON DATABASE esp FROM PUBLIC")  # as sites do that are strict
+    await execute(admin, "CREATE ROLE bob LOGIN PASSWORD 'bob'")
     await execute(admin, "CREATE ROLE alice LOGIN PASSWORD 'alice' IN ROLE esp_read")
 
 
@@ -94,6 +96,10 @@ async def test_each_role_of_the_manual_may_do_its_work_and_no_more(edition: Edit
     for every in Every:
         await queries.history(people, Wells(), "WELL-001", everything, every, ["pip"], 10)
     await people.close()
+    stranger = Database(login(admin, "bob", "bob"))
+    with pytest.raises(Unavailable, match=r"42501 permission denied .*; what each role may do: .*, The database"):
+        await stranger.connect()
+    await stranger.close()
 
     ingest = await asyncpg.connect(login(admin, "esp_ingestd", "ingest").dsn.get_secret_value())
     reader = await asyncpg.connect(login(admin, "alice", "alice").dsn.get_secret_value())
