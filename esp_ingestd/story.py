@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import Any, Final
 
 from esp_ingestd.answer import EVENT_COLUMNS, Answer, to_second
@@ -45,7 +46,7 @@ class Story:
             return ""
         second = datetime.fromisoformat(raised["raised_at"]).replace(microsecond=0)
         window = f"--explain-since {_bare(second)} --until {_bare(second + timedelta(seconds=1))}"
-        return f"esp-ingestd diagnose --config {config} --well {raised['well_id']} {window}"
+        return f"esp-ingestd diagnose --config {quote(config)} --well {raised['well_id']} {window}"
 
 
 def _lines_of(event: Mapping[str, Any]) -> Iterator[str]:

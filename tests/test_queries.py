@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -823,3 +824,8 @@ def test_a_table_shows_nothing_that_a_terminal_would_act_on(capsys: pytest.Captu
 def test_one_column_has_one_number_of_decimals(values: list[float | None], texts: list[str]) -> None:
     show = table.decimals(values)
     assert [show(value) for value in values if value is not None] == texts
+
+
+def test_the_command_that_explains_can_be_copied_whatever_the_folder_is_called() -> None:
+    command = Story([event("W", 1).payload()]).explain("/etc/my field/esp.toml")
+    assert shlex.split(command)[:4] == ["esp-ingestd", "diagnose", "--config", "/etc/my field/esp.toml"]
