@@ -64,7 +64,7 @@ from esp_ingestd.core.quality import (
     Quality,
     without_zeros,
 )
-from esp_ingestd.core.reading import CHANNEL_NAMES, MINUTE_US, SECOND_US, Reading, Values
+from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, MINUTE_US, SECOND_US, Reading, Values
 from esp_ingestd.core.shift import Shifts
 from esp_ingestd.core.trend import Trend
 from esp_ingestd.core.window import STEP_US, Window
@@ -166,7 +166,15 @@ DRIFT_US: Final = 900 * SECOND_US
 LOST_FLOW: Final = 0.5
 LOST_HEAD: Final = 0.5
 LOST_CURRENT: Final = 0.65
+LOST_PIP: Final = 0.6
 """Of what is expected at a speed that is new to the well: no speed does that, an illness does."""
+FALLING: Final = 0.10
+"""Of what is left of intake pressure, in an hour: the well still follows a change of speed, or fails to."""
+UNREST: Final = 3.0
+UNREST_LEAST: Final = 5.0
+"""Times its usual variation of the current, and in %: with an intake that empties, a pump that runs dry."""
+FOLLOWED_US: Final = DAY_US
+"""By then a reservoir has followed."""
 LOWERED: Final = 0.8
 LOWERED_US: Final = 7_200 * SECOND_US
 """A pump that was slowed by so much, not longer ago than this, was on its way to be stopped."""
@@ -705,10 +713,21 @@ class Well:
         """What the well shows may be normal for it: it has not lost what a new speed cannot take away, and lifts."""
         features, usual = self.features, self._learning.usual
         flow, head, amperes = features[_RATIO], features[_RATIO + HEAD], features[_RATIO + AMPERES]
-        if usual.doubt > 0 and (flow < LOST_FLOW or head < LOST_HEAD or amperes < LOST_CURRENT):
-            return False
+        if usual.doubt > 0:
+            if flow < LOST_FLOW or head < LOST_HEAD or amperes < LOST_CURRENT:
+                return False
+            if now_us - self._changed_us < FOLLOWED_US and self._empties(usual.of[AMPERES_CV].centre):
+                return False
         doubtful = features[_HEALTHY] == 0.0 and flow < HEALTHY_FLOW and usual.doubt < NEAR_DOUBT
         return not doubtful or self._is_proven(now_us)
+
+    def _empties(self, usual_cv: float) -> bool:
+        """The pump takes out more than the well gives, at a speed of which that is not known yet."""
+        features = self.features
+        pip = features[_MEAN + PIP]
+        if pip < LOST_PIP or features[_PIP_SLOPE] < -FALLING * min(pip, 1.0):
+            return True
+        return features[_HOUR + 1] < 1.0 and features[_REST] > max(UNREST_LEAST, UNREST * usual_cv)
 
     def _is_proven(self, now_us: int) -> bool:
         """A run that never lifted as it should has lasted long enough to be called ill if it is."""
@@ -726,6 +745,7 @@ class Well:
 _STEP: Final = FEATURE_INDEX["current_step"]
 _ASTRAY: Final = FEATURE_INDEX["channels_astray"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
+_PIP_SLOPE: Final = FEATURE_INDEX["pip_slope"]
 _INTERVAL: Final = FEATURE_INDEX["interval_min"]
 _HOUR: Final = FEATURE_INDEX["flow_hour"]
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]

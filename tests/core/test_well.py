@@ -5,7 +5,7 @@ import json
 import tomllib
 
 import pytest
-from core.test_diagnosis import HEALTHY, SETTINGS, START_US, Run, reading, told
+from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, Run, reading, told
 from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
@@ -261,6 +261,43 @@ def test_what_a_well_lost_at_a_new_speed_is_no_new_normal(hertz_a_reading: float
     name = "BROKEN_SHAFT" if hertz_a_reading < 1 else "NO_FLOW"
     assert [event.diagnosis for event in run.events if event.transition == "raised"] == [name]
     assert not run.then(DAY_S, vsd_frequency=62.5, **gone)
+
+
+@pytest.mark.parametrize(
+    ("falls_an_hour", "to", "lifts_for_h", "swings_a", "found"),
+    [
+        (0.15, 0.25, 0, 0.0, ["PUMP_OFF"]),
+        (0.09, 0.25, 0, 10.0, ["PUMP_OFF"]),
+        (0.80, 0.45, 10, 0.0, ["PUMP_OFF"]),
+        (0.02, 0.25, 0, 0.0, []),
+    ],
+)
+def test_a_pump_that_runs_dry_at_a_new_speed_is_no_new_normal(
+    falls_an_hour: float, to: float, lifts_for_h: float, swings_a: float, found: list[str]
+) -> None:
+    """It is made to turn faster, and takes out more than the well gives: in hours, gasping, or at once."""
+    run = Run(step_s=300)
+    run.then(3 * DAY_S, discharge_pressure=None)
+    for step in range(14 * 12):
+        left = max(to, (1 - falls_an_hour / 12) ** step)
+        lifts = 1.0 if step < 12 * lifts_for_h else min(1.0, 0.6 + 0.5 * left)
+        swings = swings_a * (step % 2) if step > 30 else 0.1 * (step % 5)
+        given = {"pip": 900.0 * left, "flow_rate": 2200 * lifts, "motor_current": 75 * lifts + swings}
+        run.then(300, vsd_frequency=64.0, discharge_pressure=None, **given)
+    told_of = [event.diagnosis for event in run.events if event.transition == "raised" and event.group != "data"]
+    assert told_of == found
+
+
+def test_without_a_pressure_above_the_pump_a_shaft_that_broke_at_a_start_shows_by_flow_and_current() -> None:
+    """A pump that turns backwards draws more than a motor that idles, and empties the annulus a little."""
+    run = Run(step_s=300)
+    blind: dict[str, float | None] = {"discharge_pressure": None}
+    run.then(3 * DAY_S, **blind)
+    run.then(HOUR_S, **(STANDING | blind | {"pip": 1300.0}))
+    assert run.events == []
+    gone = blind | {"flow_rate": 0.0, "motor_current": 29.0, "pip": 1300.0}
+    found = [event.diagnosis for event in run.then(DAY_S, **gone) if event.transition == "raised"]
+    assert found == ["BROKEN_SHAFT"]
 
 
 def test_what_is_normal_outlives_a_version_with_other_features() -> None:
