@@ -159,7 +159,7 @@ LIKELY: Final = 0.6
 HABITUAL: Final = 0.3
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
 where no drive reports, or each stop before showed one; a ramp could have been missed; and so it was before."""
-RAMPS_SEEN: Final = 2
+RAMPS_SEEN: Final = 3
 """So many stops in a row whose ramp was seen show that this well's ramps are slow enough to be seen."""
 DRIFT_US: Final = 900 * SECOND_US
 """A change of speed that took longer is no step."""
@@ -727,7 +727,7 @@ class Well:
         pip = features[_MEAN + PIP]
         if pip < LOST_PIP or features[_PIP_SLOPE] < -FALLING * min(pip, 1.0):
             return True
-        return features[_HOUR + 1] < 1.0 and features[_REST] > max(UNREST_LEAST, UNREST * usual_cv)
+        return features[_PIP_HOUR] < 1.0 and features[_REST] > max(UNREST_LEAST, UNREST * usual_cv)
 
     def _is_proven(self, now_us: int) -> bool:
         """A run that never lifted as it should has lasted long enough to be called ill if it is."""
@@ -747,7 +747,7 @@ _ASTRAY: Final = FEATURE_INDEX["channels_astray"]
 _HEALTHY: Final = FEATURE_INDEX["healthy_run"]
 _PIP_SLOPE: Final = FEATURE_INDEX["pip_slope"]
 _INTERVAL: Final = FEATURE_INDEX["interval_min"]
-_HOUR: Final = FEATURE_INDEX["flow_hour"]
+_PIP_HOUR: Final = FEATURE_INDEX["pip_hour"]
 _STOP: Final = FEATURE_INDEX["unplanned_stop"]
 _BEFORE: Final = FEATURE_INDEX["load_before_stop"]
 _AMPERES: Final = FEATURE_INDEX["motor_current"]

@@ -125,10 +125,10 @@ def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops
 @pytest.mark.parametrize(
     ("stops", "found"),
     [
-        ("ramped, ramped", ["raised TRIP high"]),
-        ("ramped", []),
-        ("ramped, ramped, at once", []),
-        ("at once, ramped", []),
+        ("ramped, ramped, ramped", ["raised TRIP high"]),
+        ("ramped, ramped", []),
+        ("ramped, ramped, ramped, at once", []),
+        ("at once, ramped, ramped", []),
     ],
 )
 def test_where_ramps_were_always_seen_a_stop_without_one_is_a_trip(step_s: float, stops: str, found: list[str]) -> None:
