@@ -5,13 +5,15 @@ Rules:
        One that has stayed away longer, and more than once, keeps it for as long as that. One that stays away longer
        than it ever did is dead; before it is known how often it is sent, after six hours.
     2. A jump by three tenths is believed when the next value confirms it, however much later it comes; until then the
-       last value stands.
+       last value stands. So does one of vibration, to five times as much. Flow and current that fall or rise together
+       are believed at once: two instruments say the same, and at rare readings a pump that gasps is seen no other way.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing.
-    4. A gauge that repeats one value for half an hour and four times longer than it ever did, while motor current or
-       flow move, is frozen. Each channel's own habit of repeating is learned first: quantised channels do so all day
-       long, and one that was sound and did so for four hours is not judged alone. The same is asked of all gauges
-       together, which repeat less often: so a frozen tool with quantised channels is found too.
+    4. A gauge that repeats one value each time that it is sent, for half an hour and four times longer than it ever
+       did, while motor current or flow move, is frozen. Each channel's own habit of repeating is learned first:
+       quantised channels do so all day long, and one that was sound and did so for four hours is not judged alone. The
+       same is asked of all gauges together, which repeat less often: so a frozen tool with quantised channels is found
+       too.
     5. A channel that from one reading to the next is sent in another unit: core/shift.py.
     6. Frozen and wrongly scaled channels are unknown to all other rules.
 """
@@ -55,6 +57,9 @@ FROZEN_TIMES: Final = 4
 """Of its longest habit of repeating. A real quantised channel went to 3 times its longest run so far, not further."""
 HABIT_MOVES: Final = 12
 """How often a gauge must have moved until its habit is known."""
+HABIT_KNOWN_US: Final = 43_200 * SECOND_US
+"""By then it is known how one gauge repeats itself, which is with few digits the habit of a quiet hour; all gauges
+together do so by chance no more at first than later."""
 HABIT_SHARE: Final = 0.4
 """Of its readings: a gauge that repeats itself more often moves in bursts, and is known only after two days."""
 COARSE_US: Final = 14_400 * SECOND_US
@@ -64,9 +69,17 @@ NEVER_LOG: Final = -16.0
 """Logarithm of one in ten million: how likely a sound gauge repeats itself so often, were each reading by chance."""
 HABIT_US: Final = 172_800 * SECOND_US
 JUMP: Final = 0.3
-_JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT]
+SHAKE_JUMP: Final = 4.0
+"""Sand and a failing bearing shake a pump by more than twice from one reading to the next."""
+_JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT, SHAKE_AT]
+_FLOW_KNOWN: Final = _JUMPING.index(FLOW_AT)
+_AMPERES_KNOWN: Final = _JUMPING.index(AMPERES_AT)
+DOUBLED: Final = 0.02
+"""How closely a value must be twice the one before to have been summed twice upstream."""
 _GAUGES: Final = [PIP_AT, TEMP_AT, SHAKE_AT, DISCHARGE_AT, INTAKE_AT]
 _TOGETHER: Final = len(_GAUGES)
+_MOVING: Final = [AMPERES_AT, FLOW_AT]
+"""What moves while the pump works, whatever a gauge says."""
 ZERO_IS_BAD: Final = [PIP_AT, TEMP_AT, DISCHARGE_AT]
 
 
@@ -84,9 +97,9 @@ class Quality:
         "_longest",
         "_moved_us",
         "_out_of_range",
-        "_readings",
         "_repeated",
         "_repeats",
+        "_seen",
         "_since",
         "_usual",
         "held",
@@ -110,8 +123,9 @@ class Quality:
         """The channels called dead -> when they were last; forgotten once they have been well for a while."""
         self._moved_us = 0
         self._began_us = 0
-        self._readings = 0
         # Of each gauge, and of all together:
+        self._seen = [0] * (_TOGETHER + 1)
+        """How many readings had it."""
         self._repeats = [0] * (_TOGETHER + 1)
         """How many readings have repeated the one before, to now."""
         self._since = [0] * (_TOGETHER + 1)
@@ -121,8 +135,11 @@ class Quality:
         """The longest of those times, microseconds."""
         self.shifts = Shifts()
 
-    def take(self, values: Values, last_us: int, now_us: int, interval_us: int) -> None:
-        """Work in the values of one reading while the pump turns; `last_us` is the time of the one before."""
+    def take(self, values: Values, last_us: int, now_us: int, interval_us: int) -> bool:
+        """Work in the values of one reading while the pump turns; `last_us` is the time of the one before.
+
+        True where flow and current jumped together: then something has happened to the pump.
+        """
         filled: list[Any] = list(values)
         if (self._absent or self._broken) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
             self._pass_over(now_us - last_us)
@@ -132,43 +149,63 @@ class Quality:
             for place in list(self._absent):
                 self._return(place, now_us)
         believed: list[float] = filled
-        self._believe(values, believed)
-        self._readings += 1
+        agree = self._believe(values, believed)
         if not self._began_us:
             self._began_us = now_us
         self._watch_gauges(values, believed, now_us)
         if self.shifts.places:
             for place in self.shifts.places:
                 believed[place] = NAN
-        self._last = values
         self.held = believed
+        return agree
 
-    def _believe(self, values: Values, believed: list[float]) -> None:
+    def _believe(self, values: Values, believed: list[float]) -> bool:
         """Hold jumps until they are confirmed, however long after the value before and however far apart."""
         held, doubted, known = self.held, self._doubted, self._known
         for at, place in enumerate(_JUMPING):
             if values[place] is None:
                 continue
             value, old = believed[place], known[at]
-            change, most = value - old, JUMP * old
+            change, most = value - old, (SHAKE_JUMP if place == SHAKE_AT else JUMP) * old
             if not -most <= change <= most and old == old and place not in doubted:  # noqa: PLR0124  (NaN: not known)
                 doubted.add(place)
-                believed[place] = held[place]
                 continue
             if doubted:
                 doubted.discard(place)
             known[at] = value
+        if not doubted:
+            return False
+        agree = FLOW_AT in doubted and AMPERES_AT in doubted and self._agree(values[FLOW_AT], values[AMPERES_AT])
+        if agree:
+            for at, place in ((_FLOW_KNOWN, FLOW_AT), (_AMPERES_KNOWN, AMPERES_AT)):
+                known[at] = believed[place]
+                doubted.discard(place)
+        for place in doubted:
+            if values[place] is not None:
+                believed[place] = held[place]
+        return agree
+
+    def _agree(self, flow: float | None, amperes: float | None) -> bool:
+        """Flow and current jumped the same way: the pump did it, not a meter nor a row that was summed twice."""
+        if flow is None or not amperes:
+            return False
+        old_flow, old_amperes = self._known[_FLOW_KNOWN], self._known[_AMPERES_KNOWN]
+        twice = abs(flow - 2 * old_flow) <= DOUBLED * flow and abs(amperes - 2 * old_amperes) <= DOUBLED * amperes
+        return (flow > old_flow) == (amperes > old_amperes) and not twice
 
     def _watch_gauges(self, values: Values, believed: list[float], now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
-        last, repeats = self._last, self._repeats
-        if values[AMPERES_AT] != last[AMPERES_AT] or values[FLOW_AT] != last[FLOW_AT]:
-            self._moved_us = now_us
+        last, repeats, seen = self._last, self._repeats, self._seen
+        for place in _MOVING:
+            if (value := values[place]) is not None and value != last[place]:
+                last[place] = value
+                self._moved_us = now_us
         moving = repeating = 0
         for gauge, place in enumerate(_GAUGES):
             value = values[place]
             if value is None:
                 continue
+            seen[gauge] += 1
             if value == last[place]:
                 repeating += 1
                 repeats[gauge] += 1
@@ -176,13 +213,20 @@ class Quality:
                     believed[place] = NAN
             else:
                 moving += 1
+                last[place] = value
                 if repeats[gauge]:
                     self._end(gauge, now_us)
                 else:
                     self._since[gauge] = now_us
-        if repeating and not moving:
-            repeats[_TOGETHER] += 1
-        elif repeats[_TOGETHER]:
+        if repeating or moving:
+            self._watch_all(now_us, moving=moving > 0)
+
+    def _watch_all(self, now_us: int, *, moving: bool) -> None:
+        """Follow how long all gauges that were sent repeat their values together."""
+        self._seen[_TOGETHER] += 1
+        if not moving:
+            self._repeats[_TOGETHER] += 1
+        elif self._repeats[_TOGETHER]:
             self._end(_TOGETHER, now_us)
         else:
             self._since[_TOGETHER] = now_us
@@ -222,16 +266,16 @@ class Quality:
         """As JSON values; NaN where not known."""
         places = [{str(place): value for place, value in known.items()} for known in (self._absent, self._longest)]
         gauges = [self._repeats, self._since, self._repeated, self._habit]
-        counts = [self._readings, self._began_us, self._moved_us, *gauges]
+        counts = [self._seen[_TOGETHER], self._began_us, self._moved_us, *gauges]
         broken = {str(place): at_us for place, at_us in self._broken.items()}
         usual = {str(place): away_us for place, away_us in self._usual.items()}
-        later = [broken, self._known, sorted(self._out_of_range), usual]
+        later = [broken, self._known, sorted(self._out_of_range), usual, self._seen]
         return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
         held, last, doubted, absent, longest, shifts, *counts = remembered
-        self._readings, self._began_us, self._moved_us, *gauges = counts
+        readings, self._began_us, self._moved_us, *gauges = counts
         self.held, self._last, self._doubted = held, last, set(doubted)
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
@@ -239,9 +283,11 @@ class Quality:
         self._broken = {int(place): at_us for broken in later[:1] for place, at_us in broken.items()}
         if later[1:]:  # they came later
             self._known, self._out_of_range = later[1], set(later[2])
+            self._known += [self.held[place] for place in _JUMPING[len(self._known) :]]  # vibration came later
         else:
             self._known, self._out_of_range = [self.held[place] for place in _JUMPING], set()
-        self._usual = {int(place): away_us for usual in later[3:] for place, away_us in usual.items()}
+        self._usual = {int(place): away_us for usual in later[3:4] for place, away_us in usual.items()}
+        self._seen = later[4] if later[4:] else [readings] * (_TOGETHER + 1)
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
@@ -335,11 +381,12 @@ class Quality:
         self._out_of_range.discard(place)
 
     def _froze(self, gauge: int, now_us: int) -> bool:
-        over = self._readings - self._repeats[gauge]
+        over = self._seen[gauge] - self._repeats[gauge]
         repeated = self._repeated[gauge]
         lively = repeated <= HABIT_SHARE * over or self._since[gauge] - self._began_us >= HABIT_US
         by_chance = self._repeats[gauge] * log((repeated + 1) / (over + 2))
-        coarse = gauge != _TOGETHER and self._habit[gauge] >= COARSE_US
+        alone = gauge != _TOGETHER
+        coarse = alone and (self._habit[gauge] >= COARSE_US or now_us - self._began_us < HABIT_KNOWN_US)
         return (
             over - repeated >= HABIT_MOVES
             and lively

@@ -12,7 +12,8 @@ Operating state, from drive frequency and motor current:
     2. A start is `starting` for a minute, then `warm-up` until the well has settled.
     3. A change of frequency by 1 Hz or 2 % within a quarter of an hour is `transient` for as long as the well takes to
        follow. A slower one, of a drive that holds pressure or current, the well follows as it goes.
-    4. One reading that shows a stopped pump between two that show it turning was no stop.
+    4. One reading that shows a stopped pump between two that show it turning was no stop, unless the intake had filled
+       meanwhile: at rare readings a stop may be seen but once.
     5. A drive that is told to stop ramps down, or was slowed by a fifth in the two hours before. A stop is surely a
        trip where readings are so close that a ramp would have been seen, and nearly so where an alarm stood, or was
        about to on a well that seldom stops so. Where no drive reports, or a ramp could have been missed, it may be one
@@ -58,6 +59,7 @@ from esp_ingestd.core.quality import (
     FLOW_AT,
     HERTZ_AT,
     INSULATION_AT,
+    PIP_AT,
     TEMP_AT,
     UNBALANCE_A_AT,
     UNBALANCE_V_AT,
@@ -146,6 +148,9 @@ HELD_SPEED: Final = 0.6
 """Of base frequency: nobody lifts at that, so that a settled pump was brought there to be stopped."""
 SURGE: Final = 1.2
 """Of the usual current."""
+SURE_READINGS: Final = 2
+"""So many readings make a stop sure."""
+FILLS: Final = 1.05
 FINE_US: Final = 75 * SECOND_US
 """Readings at least this close show whether a drive was ramped down before it stopped."""
 SPARSE_US: Final = 660 * SECOND_US
@@ -239,6 +244,7 @@ _REMEMBERED: Final = (
     "_mark_us",
     "_earlier_hz",
     "_ramps_seen",
+    "_peak_before",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -267,6 +273,7 @@ class Well:
         "_mark_us",
         "_nameplate_a",
         "_off_readings",
+        "_peak_before",
         "_peak_speed",
         "_peak_us",
         "_quality",
@@ -318,7 +325,10 @@ class Well:
         self._speed = NAN
         """Of the last reading that turned, Hz; where no drive reports, its current, A."""
         self._peak_speed = 0.0
+        """Its highest speed since `_peak_us`: ten minutes, or three readings."""
         self._peak_us = 0
+        self._peak_before = 0.0
+        """Its highest speed in the ten minutes before those."""
         self._stopped_us = 0
         self._stopped_before_us = 0
         """The last two stops for which no ramp was seen."""
@@ -457,7 +467,8 @@ class Well:
         if not self.learns:
             quality.held = _latest(held, values)
             return TAKEN
-        quality.take(values, last_us, now_us, self._cadence.interval_us)
+        together = quality.take(values, last_us, now_us, self._cadence.interval_us)
+        self._confirm(now_us, hertz, together=together)
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
             return WORKED
@@ -482,10 +493,10 @@ class Well:
                 self._start(now_us)
             self._speed = speed = hertz if hertz == hertz else amperes  # noqa: PLR0124  (NaN: no drive reports)
             since_us = now_us - self._peak_us
-            if speed >= self._peak_speed or (
-                since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us
-            ):
-                self._peak_speed, self._peak_us = speed, now_us
+            if since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us:
+                self._peak_before, self._peak_speed, self._peak_us = self._peak_speed, speed, now_us
+            elif speed > self._peak_speed:
+                self._peak_speed = speed
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)
@@ -501,7 +512,7 @@ class Well:
             self._stand(now_us, hertz)
 
     def _change(self, now_us: int, hertz: float) -> None:
-        """The frequency is another one, if a second reading says so too; at a start, at once."""
+        """The frequency is another one, if a second reading, or flow and current, say so too; at a start, at once."""
         steady, doubted = self._steady_hz, self._hertz_doubted
         self._hertz_doubted = hertz
         least = max(1.0, 0.02 * steady)
@@ -515,11 +526,17 @@ class Well:
             return
         if not hertz < steady or now_us - self._changed_us > LOWERED_US:
             self._before_hz = steady
-        self._steady_hz = hertz
+        self._steady_hz = self._mark_hz = self._earlier_hz = hertz
         self._hertz_doubted = NAN
-        self._changed_us = now_us
+        self._changed_us = self._mark_us = now_us
         self._window.restart()
         self._learning.leave()
+
+    def _confirm(self, now_us: int, hertz: float, *, together: bool) -> None:
+        """Where flow and current have jumped together, and the frequency did so too, it is another one."""
+        if together and self._hertz_doubted == self._hertz_doubted:
+            self._change(now_us, hertz)
+            self._settle(now_us)
 
     def _settle(self, now_us: int) -> None:
         if self.state in (UNKNOWN, OFF, TRIP) and not self.started_us:
@@ -542,7 +559,7 @@ class Well:
             self._window.restart()
             self._steady_hz = self._mark_hz = self._earlier_hz = NAN
             self._mark_us = 0
-            self._peak_speed = 0.0
+            self._peak_speed = self._peak_before = 0.0
             self._learning.leave()
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
@@ -558,11 +575,17 @@ class Well:
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
             self.state = TRIP if unplanned > HABITUAL else OFF
             self.features[_STOP] = unplanned
-        elif self._off_readings == 2 and self.started_us:  # noqa: PLR2004  (now it is a stop)
-            if self.features[_STOP]:
-                self._stopped_before_us, self._stopped_us, self._ramps_seen = self._stopped_us, now_us, 0
-            else:
-                self._ramps_seen += 1
+        elif self._off_readings == SURE_READINGS:
+            self._note_stop(now_us)
+
+    def _note_stop(self, now_us: int) -> None:
+        """Now it is a stop: remember whether a ramp was seen."""
+        if not self.started_us:
+            return
+        if self.features[_STOP]:
+            self._stopped_before_us, self._stopped_us, self._ramps_seen = self._stopped_us, now_us, 0
+        else:
+            self._ramps_seen += 1
 
     def _unplanned(self, step_us: int) -> float:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
@@ -570,7 +593,11 @@ class Well:
         drive = self._steady_hz == self._steady_hz
         held = drive and settled and self._speed < HELD_SPEED * self._base_hz
         lowered = self._steady_hz < LOWERED * self._before_hz and self.last_us - self._changed_us < LOWERED_US
-        if held or lowered or self._speed < (RAMPED if drive else RAMPED_CURRENT) * self._peak_speed:
+        if (
+            held
+            or lowered
+            or self._speed < (RAMPED if drive else RAMPED_CURRENT) * max(self._peak_speed, self._peak_before)
+        ):
             return 0.0
         if drive and step_us <= FINE_US:
             return SURE
@@ -593,17 +620,24 @@ class Well:
     def _rest(self, values: Values, raw: Values, last_us: int, now_us: int) -> int:
         """A reading of a pump that stands; no feature of its working is known."""
         quality = self._quality
-        if self._off_readings == 1:
+        if self._off_readings == 1 and not self._fills(values[PIP_AT]):
             for place in (HERTZ_AT, AMPERES_AT):  # sent by exception, they stay so until they are sent again
                 if (value := values[place]) is not None:
                     quality.held[place] = value
             return TAKEN
+        if self._off_readings == 1:
+            self._off_readings = SURE_READINGS
+            self._note_stop(now_us)
         quality.rest(values, last_us, now_us)
         quality.shifts.look(raw, turning=False, gap=self._cadence.gap)
         self.features[_RATIO:_STOP] = _NOTHING
         self.features[_STOP + 1 : _BEFORE] = (0.0, 0.0, float(quality.shifts.count()))
         self._window.step_us = now_us
         return WORKED
+
+    def _fills(self, pip: float | None) -> bool:
+        """The intake has filled since the pump was last seen turning, as it does when the pump stands."""
+        return pip is not None and pip > FILLS * self._quality.held[PIP_AT]
 
     def _sum(self, amperes: float, now_us: int) -> bool:
         """Add what is believed to the step; True if that ended it."""

@@ -379,6 +379,43 @@ def test_a_gauge_of_whole_degrees_in_a_steady_well_is_not_frozen_for_days() -> N
     assert not run.events
 
 
+def test_a_gauge_that_freezes_on_a_well_that_reports_by_exception_is_found_by_its_heartbeats() -> None:
+    """Every half hour all is sent; between them what has changed by more than it usually strays."""
+    run, dice, sent = Run(SETTINGS, step_s=300), Random(4), 110.0  # noqa: S311  (the same at each run)
+
+    def lives(hours: int, *, frozen: bool) -> list[AlarmEvent]:
+        nonlocal sent
+        told_of: list[AlarmEvent] = []
+        for step in range(12 * hours):
+            shows = sent if frozen else round(dice.gauss(110, 0.3), 1)
+            is_sent = step % 6 == 0 or abs(shows - sent) > 0.3
+            sent = shows if is_sent else sent
+            moves = {"motor_current": 70 + dice.gauss(0, 0.5), "flow_rate": 2000 + dice.gauss(0, 20)}
+            told_of += run.then(300, motor_temp=shows if is_sent else None, **moves)
+        return told_of
+
+    assert not lives(48, frozen=False)
+    (event,) = lives(12, frozen=True)
+    assert (event.diagnosis, event.transition) == ("SENSOR_FAULT", "raised")
+    assert "motor_temp" in event.message
+    assert told(lives(3, frozen=False)) == ["cleared SENSOR_FAULT low returned"]
+
+
+def test_a_gauge_of_few_digits_is_not_frozen_before_its_habits_are_known() -> None:
+    run = Run(SETTINGS, step_s=300)
+
+    def shows(hours: int, *degrees: float) -> list[AlarmEvent]:
+        told_of: list[AlarmEvent] = []
+        for step in range(12 * hours):
+            told_of += run.then(300, intake_temp=degrees[step % len(degrees)], motor_current=60.0 + step % 7)
+        return told_of
+
+    assert not shows(3, 78.1, 78.2)
+    assert not shows(2, 78.1)
+    assert not shows(24, 78.1, 78.2)
+    assert told(shows(12, 78.1)) == ["raised SENSOR_FAULT low"]
+
+
 def test_nothing_of_a_pump_that_stands_is_called_frozen() -> None:
     run = Run(step_s=60)
     run.then(DAY_S)

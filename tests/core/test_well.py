@@ -184,20 +184,83 @@ def test_what_an_earlier_version_remembered_of_the_channels_is_taken_back() -> N
     run = Run(step_s=60)
     run.then(HOUR_S)
     snapshot = json.loads(run.diagnostician.snapshot("W"))
-    # What came later: habits, what was believed last of those that jump, and which are out of range.
-    del snapshot["well"]["quality"][-3:]
+    # What came later: habits, what was believed last of those that jump, which are out of range, how often it was sent.
+    del snapshot["well"]["quality"][-4:]
     again = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
     again.restore("W", json.dumps(snapshot).encode())
     (patient,) = again._patients.values()
     (whole,) = run.diagnostician._patients.values()
-    assert str(patient.well._quality.remember()) == str(whole.well._quality.remember())
+    *before, seen = patient.well._quality.remember()
+    *after, _ = whole.well._quality.remember()
+    assert str(before) == str(after)
+    assert seen == [60] * 6
 
 
-def test_one_bad_reading_is_no_vibration_for_hours() -> None:
-    run = Run(step_s=300)
+@pytest.mark.parametrize("step_s", [60, 300, 1200])
+def test_one_bad_reading_is_no_vibration(step_s: float) -> None:
+    run = Run(step_s=step_s)
     run.then(72 * HOUR_S)
-    assert not run.then(300, vibration=40.0)
+    assert not run.then(step_s, vibration=40.0)
     assert not run.then(6 * HOUR_S)
+    assert "raised VIBRATION critical" in told(run.then(3 * step_s, vibration=40.0))
+
+
+@pytest.mark.parametrize(
+    ("jumps", "at_once"),
+    [
+        ({"flow_rate": 0.0, "motor_current": 30.0}, True),
+        ({"flow_rate": 3500.0, "motor_current": 110.0}, True),
+        ({"flow_rate": 0.0}, False),
+        ({"motor_current": 30.0}, False),
+        ({"motor_current": 30.0, "flow_rate": None}, False),
+        ({"flow_rate": 0.0, "motor_current": 0.0}, False),
+        ({"flow_rate": 4000.0, "motor_current": 30.0}, False),
+        ({"flow_rate": 4000.0, "motor_current": 140.0}, False),
+    ],
+)
+def test_flow_and_current_that_jump_the_same_way_are_believed_at_once(
+    jumps: dict[str, float | None],
+    at_once: bool,  # noqa: FBT001
+) -> None:
+    """But for zeros, and a row that was summed twice upstream."""
+    run = Run(step_s=600)
+    run.then(DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    run.then(600, **jumps)
+    usual = [HEALTHY["flow_rate"], HEALTHY["motor_current"]]
+    assert (patient.well._quality.held[:3:2] != usual) == at_once
+    run.then(600)
+    assert patient.well._quality.held[:3:2] == usual
+
+
+def test_a_stop_that_rare_readings_show_but_once_is_one_where_the_intake_filled() -> None:
+    run = Run(step_s=1200)
+    run.then(DAY_S)
+    standing: dict[str, float | None] = {"flow_rate": 0.0, "motor_current": 0.0, "vsd_frequency": 0.0}
+    run.then(1200, **standing)
+    run.then(1200)
+    assert state(run) == "running"
+    run.then(1200, **standing, pip=1300.0)
+    assert state(run) == "off"
+    run.then(1200, pip=1300.0)
+    assert state(run) == "starting"
+
+
+def test_a_change_of_speed_that_flow_and_current_show_too_is_one_at_once() -> None:
+    run = Run(step_s=1200)
+    run.then(DAY_S)
+    run.then(1200, vsd_frequency=38.0, flow_rate=0.0, motor_current=35.0)
+    assert state(run) == "transient"
+
+
+def test_a_well_has_to_follow_a_change_of_speed_that_was_taken_back() -> None:
+    run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=1200)
+    run.then(DAY_S)
+    run.then(2400, vsd_frequency=20.0)
+    run.then(3600)
+    assert state(run) == "transient"
+    run.then(3600)
+    assert state(run) == "running"
 
 
 def test_a_well_that_goes_through_many_frequencies_keeps_a_bounded_number_of_baselines() -> None:
@@ -304,7 +367,7 @@ def test_what_is_normal_outlives_a_version_with_other_features() -> None:
     run = Run(step_s=300)
     run.then(2 * DAY_S)
     document = json.loads(run.diagnostician.snapshot("W"))
-    del document["well"]["values"][-7:]  # came later
+    del document["well"]["values"][-8:]  # came later
     document["well"]["values"][-1].pop()
     del document["well"]["window"]["moved_before"]
     after = Run(step_s=300)
