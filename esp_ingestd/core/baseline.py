@@ -3,7 +3,7 @@
 Rules:
     1. There is one baseline for each whole Hz at which the well has run. One seen for the first time starts from its
        neighbour's, moved by exponents of the operating point (not of the pump curve: static head dominates), and is
-       doubted in proportion to how far it was moved, until the well has shown its own value there.
+       doubted in proportion to how far it was moved, less with each frame, until the well has shown its own there.
     2. `centre` follows the well over some days; `reference` is what it was over its first week and then stays.
     3. Both follow 15-minute means of settled running. Outliers are clipped, so one bad frame moves nothing far. The
        spread is that about the centre and its steady lag: else a slow illness would hide in the noise that it makes.
@@ -43,7 +43,8 @@ TEMP_DOUBT_K: Final = 60.0
 """Doubt about a temperature, K for each unit of the logarithm of frequency."""
 
 READY_FRAMES: Final = 24
-FRAMES_DOUBTED: Final = 16
+CLIPPED_FRAMES: Final = 8
+"""From then on one bad frame moves nothing far."""
 REFERENCE_DOUBTED: Final = 96
 """A reservoir follows a change of speed for a day; what it loses by then is no wear."""
 CLIP_SPREADS: Final = 4.0
@@ -125,10 +126,11 @@ class Baseline:
             young: the well is still in its first week, so the reference learns too.
         """
         self.frames += 1
+        self._settle_doubts()
         share = max(1.0 / self.frames, 1.0 / memory_frames)
         follow = max(share, 0.02)
         doubted = self.doubt > 0 or self.reference_doubt > 0
-        clipping = self.frames > FRAMES_DOUBTED // 2
+        clipping = self.frames > CLIPPED_FRAMES
         settled = self.frames > SETTLED_FRAMES
         for place, normal in enumerate(self.of):
             value, known = frame[place], normal.centre
@@ -141,14 +143,13 @@ class Baseline:
                     normal.reference += normal.centre - known
                 elif known > 0:
                     normal.reference *= normal.centre / known
-        if doubted:
-            self._settle_doubts()
         if young:
             self._learn_reference()
 
     def _settle_doubts(self) -> None:
-        if self.frames >= FRAMES_DOUBTED:
-            self.doubt = 0.0
+        """A guess is doubted less with each frame of its own, in a straight line until it is ready without."""
+        if self.doubt > 0:
+            self.doubt *= (READY_FRAMES - self.frames) / (READY_FRAMES + 1 - self.frames)
         if self.frames >= REFERENCE_DOUBTED:
             self.reference_doubt = 0.0
 

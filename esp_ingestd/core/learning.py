@@ -21,7 +21,7 @@ TOGETHER_US: Final = HOUR_US
 """Frames that have waited are taken together, once an hour: they change little, and all that follows from them."""
 WAITING: Final = 2 + QUANTITIES
 """Values of one frame that waits: its time, its whole Hz, and its means."""
-BASELINES_MOST: Final = 12
+BASELINES_MOST: Final = 10
 NEIGHBOUR_HZ: Final = 0.55
 NONE_OPEN: Final = -2
 _FRAME: Final = Struct(f"{WAITING}d")

@@ -263,6 +263,24 @@ def test_a_well_has_to_follow_a_change_of_speed_that_was_taken_back() -> None:
     assert state(run) == "running"
 
 
+def test_a_new_speed_is_judged_by_all_along() -> None:
+    """And more closely, the more it has been heard of."""
+    run = Run(step_s=300)
+    run.then(3 * DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    doubts = []
+    for _ in range(24):
+        run.then(900, vsd_frequency=56.0)
+        usual = patient.well._learning.usual
+        assert usual.ready
+        doubts.append(usual.doubt)
+    run.then(2 * HOUR_S, vsd_frequency=56.0)
+    usual = patient.well._learning.usual
+    assert usual.ready
+    assert doubts == sorted(doubts, reverse=True)
+    assert doubts[0] > doubts[12] > doubts[20] > usual.doubt == 0.0
+
+
 def test_a_well_that_goes_through_many_frequencies_keeps_a_bounded_number_of_baselines() -> None:
     run = Run(dataclasses.replace(SETTINGS, settle_s=60, transient_hold_s=60), step_s=300)
     for hertz in range(30, 30 + 2 * BASELINES_MOST):
