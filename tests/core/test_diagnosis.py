@@ -207,6 +207,27 @@ def test_alarms_and_how_far_they_are_can_be_read_back(run: Run) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("known", "missing", "bad"),
+    [("current_unbalance", "voltage_unbalance", 7.0), ("voltage_unbalance", "current_unbalance", 4.0)],
+)
+def test_of_two_unbalances_the_one_that_is_sent_decides(run: Run, known: str, missing: str, bad: float) -> None:
+    for _ in range(3):  # one noisy sample now and then
+        assert not run.then(3600, **{missing: None})
+        assert not run.then(10, **{known: bad, missing: None})
+    assert not run.then(3600, **{missing: None})
+    assert told(run.then(120, **{known: bad, missing: None})) == ["raised ELECTRICAL_FAULT high"]
+    assert told(run.then(900, **{missing: None})) == ["cleared ELECTRICAL_FAULT high returned"]
+
+
+def test_one_current_spike_before_the_flow_has_come_is_no_stall(run: Run) -> None:
+    run.then(3600)
+    run.then(1800, **STANDING)
+    run.then(600, flow_rate=0.0)
+    assert not run.then(10, flow_rate=0.0, motor_current=270.0)
+    assert not run.then(600, flow_rate=0.0)
+
+
 def test_a_missing_channel_neither_raises_nor_clears(run: Run) -> None:
     run.then(90, motor_current=120)
     assert told(run.then(86_400, motor_current=None)) == ["raised SENSOR_FAULT low"]
