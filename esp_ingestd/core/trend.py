@@ -68,7 +68,7 @@ class Trend:
         hour[-1] = features[_CV_HOUR] = _followed(hour[-1], current_cv, quick)
 
     def _refer(self, means: list[float], bounds: list[Bound], slow: float, quick: float, features: list[float]) -> None:
-        """The half day over its reference; of flow and head the half hour over the half day too."""
+        """The half day over its reference; of flow, current and head the half hour over the half day too."""
         half_day = self.half_day
         for at, bound in enumerate(bounds):
             value, stands, sound = means[bound.place], half_day[at], 1.0
@@ -86,6 +86,8 @@ class Trend:
             features[_REFERENCE + at] = sound if abs(stands - sound) < bound.far else stands
             if at == _FLOW:
                 features[_FLOW_TURN] = value / (stands or NAN)
+            elif at == _AMPERES:
+                features[_CURRENT_TURN] = value / (stands or NAN)
             elif at == _HEAD:
                 features[_HEAD_TURN] = value / (stands or NAN)
 
@@ -109,8 +111,10 @@ _FLOW: Final = REFERRED.index(FLOW)
 _TEMP: Final = REFERRED.index(TEMP)
 _SHAKE: Final = REFERRED.index(SHAKE)
 _HEAD: Final = REFERRED.index(HEAD)
+_AMPERES: Final = REFERRED.index(AMPERES)
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _HOUR: Final = FEATURE_INDEX["flow_hour"]
 _CV_HOUR: Final = FEATURE_INDEX["current_cv_hour"]
 _FLOW_TURN: Final = FEATURE_INDEX["flow_turn"]
+_CURRENT_TURN: Final = FEATURE_INDEX["current_turn"]
 _HEAD_TURN: Final = FEATURE_INDEX["head_turn"]

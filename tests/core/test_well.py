@@ -419,3 +419,64 @@ def test_a_run_at_quite_another_speed_that_gives_less_is_learned() -> None:
     run.then(3 * DAY_S, vsd_frequency=40.0, flow_rate=700.0, gor=400.0)
     known = json.loads(run.diagnostician.snapshot("W"))["well"]["baselines"]
     assert "40" in known
+
+
+def raised(run: Run) -> list[str]:
+    return [event.diagnosis for event in run.events if event.transition == "raised"]
+
+
+def grown(run: Run, hours: int, then_h: int = 0, **to: float) -> None:
+    """Channels go from what they were to so many times that in a straight line, and stay there."""
+    for hour in range(hours + then_h):
+        share = min(1.0, (hour + 1) / hours)
+        run.then(HOUR_S, **{name: HEALTHY[name] * (1 + share * (times - 1)) for name, times in to.items()})
+
+
+def test_what_takes_days_to_make_the_motor_work_harder_is_scale_and_no_sand() -> None:
+    run = Run(step_s=1200)
+    run.then(9 * DAY_S, vibration=0.5)
+    grown(run, 96, 72, flow_rate=0.86, motor_current=1.22, vibration=4.0, pip=1.12, discharge_pressure=0.98)
+    assert raised(run) == ["SCALE"]
+    sand = Run(step_s=1200)
+    sand.then(9 * DAY_S, vibration=0.5)
+    grown(sand, 6, 12, motor_current=1.12, vibration=4.0)
+    assert raised(sand)[0] == "SOLIDS"
+
+
+@pytest.mark.parametrize("step_s", [60, 1200])
+def test_an_annulus_that_is_drawn_down_after_a_start_is_no_richer_well(step_s: float) -> None:
+    run = Run(dataclasses.replace(SETTINGS, settle_s=3 * HOUR_S), step_s=step_s)
+    run.then(4 * DAY_S)
+    for hertz in (40.0, 20.0, 6.0):
+        run.then(step_s, vsd_frequency=hertz, flow_rate=2000 * hertz / 60, motor_current=40.0)
+    run.then(6 * HOUR_S, **{**STANDING, "pip": 2000.0})
+    for step in range(int(DAY_S / step_s)):
+        left = 0.87 ** (step * step_s / HOUR_S)
+        high = {"pip": 900 * (1 + 0.9 * left), "discharge_pressure": 3200 + 700 * left}
+        run.then(step_s, flow_rate=2000 * (1 + 0.12 * left), **high)
+    assert raised(run) == []
+    grown(run, 12, 36, flow_rate=1.15, pip=1.4, discharge_pressure=1.05)
+    assert raised(run) == ["UNCLASSIFIED"]
+
+
+def test_a_choked_pump_that_works_as_hard_as_ever_is_told_by_its_pressure() -> None:
+    """As mixed-flow stages do; with a flow meter, and without."""
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    run.then(6 * HOUR_S, flow_rate=1500.0, discharge_pressure=3900.0, pip=1000.0, motor_current=73.0)
+    assert raised(run) == ["FLOWLINE_RESTRICTION"]
+    blind = Run(step_s=300)
+    blind.then(2 * DAY_S, flow_rate=None)
+    blind.then(2 * HOUR_S, flow_rate=None, discharge_pressure=5300.0, pip=1700.0, motor_current=73.0)
+    assert raised(blind)[0] == "DEADHEAD"
+
+
+@pytest.mark.parametrize(("since_min", "found"), [(8, "GAS_LOCK"), (40, "NO_FLOW")])
+def test_lost_flow_waits_for_a_better_name_that_is_pending_but_not_for_long(since_min: int, found: str) -> None:
+    """Gas shows before the flow has been gone for ten minutes, or long after."""
+    locked = {"flow_rate": 0.0, "motor_current": 50.0, "discharge_pressure": 3100.0, "pip": 1000.0}
+    run = Run(step_s=60)
+    run.then(2 * DAY_S, gor=500.0)
+    run.then(since_min * 60, **locked, gor=500.0)
+    run.then(HOUR_S, **locked, gor=1000.0)
+    assert raised(run)[0] == found
