@@ -261,6 +261,13 @@ def test_a_trip_is_sudden_and_a_planned_stop_a_ramp() -> None:
     assert all(later <= earlier + 0.1 for earlier, later in pairwise(ramp))
 
 
+def test_a_trip_is_sudden_too_after_a_planned_stop() -> None:
+    faults = (Fault("planned_stop", well=1, at_s=600), Fault("trip", well=1, at_s=4 * HOUR_S))
+    (readings,) = record(field_of(*faults, interval_s=60, wells=1), 4.1 * HOUR_S).values()
+    assert [readings[at]["vsd_frequency"] > 40 for at in (239, 240)] == [True, False]
+    assert readings[240]["vsd_frequency"] == 0
+
+
 def test_a_well_that_stands_goes_to_static_and_starts_again() -> None:
     field = field_of(Fault("planned_stop", at_s=BEGIN_S), wells=1)
     (readings,) = record(field, BEGIN_S + 8 * HOUR_S).values()

@@ -157,7 +157,8 @@ def _trip(now: Situation, elapsed_s: float, _grown: float) -> None:
 
 
 def _planned_stop(now: Situation, elapsed_s: float, _grown: float) -> None:
-    now.causes.running, now.causes.soft_stop = elapsed_s >= PLANNED_OFF_S, True
+    now.causes.running = over = elapsed_s >= PLANNED_OFF_S
+    now.causes.soft_stop = not over  # what stops it after that is another thing
 
 
 def _sensor_fault(now: Situation, _elapsed_s: float, _grown: float) -> None:
