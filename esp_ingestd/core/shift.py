@@ -6,7 +6,7 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
        than 1 K a minute, a valve that shuts changes the current.
     2. It stays at its new level for five looks; until then it is suspected, and read by nobody else already.
     3. Where something else changed meanwhile (a start, a stop, another speed, a gap in the data) two pressures must
-       jump by the same factor.
+       jump by the same factor; of a channel that was not sent since, however long ago that was.
     4. It is over when the value jumps back, or is what it was for five looks.
     5. What jumps once and back was a spike.
     6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
@@ -47,13 +47,15 @@ EDGE_LOOKS: Final = 2
 class Shifts:
     """The unit shifts of one well."""
 
-    __slots__ = ("_doubted", "_edge", "_marks", "_turning", "places")
+    __slots__ = ("_doubted", "_edge", "_marks", "_stale", "_turning", "places")
 
     def __init__(self) -> None:
         self._marks: list[float] = [NAN] * len(CHANNEL_NAMES)
         """Each channel as last sent, but for spikes."""
         self._doubted: set[int] = set()
         self._edge = 0
+        self._stale: set[int] = set()
+        """The channels that were not sent since something else changed."""
         self._turning = False
         self.places: dict[int, list[float]] = {}
         """Place of a channel that is suspected -> looks, value before, value after, looks at the value before."""
@@ -68,9 +70,12 @@ class Shifts:
         """
         if gap or turning != self._turning:
             self._turning, self._edge = turning, EDGE_LOOKS
+            self._stale.update(_WATCHED)
         marks, places = self._marks, self.places
         if not places and not self._doubted and not self._edge and not _any_jumps(sent, marks):
             _mark(sent, marks)
+            if self._stale:
+                self._freshen(sent)
             return
         over = [place for place, known in places.items() if self._is_over(known, place, sent[place])]
         for place in over:
@@ -86,6 +91,11 @@ class Shifts:
             for place in self._believable(jumped, sent):
                 places[place] = [1.0, marks[place], jumped[place][1], 0.0]
         self._remember_marks(sent)
+        self._freshen(sent)
+
+    def _freshen(self, sent: Values) -> None:
+        """What was sent, but for what is doubted still, is known since the last change."""
+        self._stale = {place for place in self._stale if sent[place] is None or place in self._doubted}
 
     def _remember_marks(self, sent: Values) -> None:
         """Remember what was sent; a value that jumps only if it is sent again, or is of another unit."""
@@ -118,11 +128,12 @@ class Shifts:
     def remember(self) -> list[Any]:
         """As JSON values; NaN where not known."""
         places = {str(place): known for place, known in self.places.items()}
-        return [self._marks, sorted(self._doubted), self._edge, self._turning, places]
+        return [self._marks, sorted(self._doubted), self._edge, self._turning, places, sorted(self._stale)]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
-        self._marks, doubted, self._edge, self._turning, places = remembered
+        self._marks, doubted, self._edge, self._turning, places, *later = remembered
+        self._stale = {place for stale in later for place in stale}
         self._doubted = set(doubted)
         self.places = {int(place): known for place, known in places.items()}
 
@@ -133,7 +144,7 @@ class Shifts:
         flows = _steady(sent[_FLOW], self._marks[_FLOW], STEADY_BPD)
         for place, (unit, _) in jumped.items():
             together = place in _PRESSURES and pressures.count(unit) >= AGREE
-            if together or (steady and (flows or _FLOW in jumped)):
+            if together or (steady and place not in self._stale and (flows or _FLOW in jumped)):
                 yield place
 
     def _is_over(self, known: list[float], place: int, value: float | None) -> bool:

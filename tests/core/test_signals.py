@@ -625,6 +625,18 @@ def test_a_wellhead_that_loses_its_pressure_as_the_pump_slows_is_in_no_other_uni
     assert not run.events
 
 
+def test_a_wellhead_that_is_sent_late_after_a_start_is_in_no_other_unit() -> None:
+    """It reports by exception; what it was last was that of a pump that stood."""
+    run = Run(SETTINGS, step_s=300)
+    run.then(DAY_S, wellhead_pressure=250.0)
+    run.then(HOUR_S, **{**STANDING, "wellhead_pressure": 17.0})
+    run.then(1800, wellhead_pressure=None)
+    run.then(DAY_S, wellhead_pressure=250.0)
+    assert "UNIT_SUSPECT" not in [event.diagnosis for event in run.events]
+    run.then(HOUR_S, wellhead_pressure=250.0 * 0.0689)
+    assert "UNIT_SUSPECT" in [event.diagnosis for event in run.events]
+
+
 def test_a_meter_in_another_unit_is_told_though_its_first_reading_strays() -> None:
     run = Run(step_s=60)
     run.then(DAY_S, flow_rate=2000.0)
