@@ -151,12 +151,20 @@ def run_demo(wishes: Wishes) -> None:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     set_up_log("error", "text")
     _forget_environment()
-    signal.signal(signal.SIGTERM, _interrupt)
+    asked: list[int] = []
+
+    def end(number: int, _frame: object) -> NoReturn:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
     tally = None
     try:
         with ExitStack() as stack:
             stack.enter_context(_folder_of_our_own(wishes.folder))
             stage = _start(stack, wishes, console)
+            if asked:  # what is raised while Python cleans up behind something, it drops
+                end(asked[0], None)
             began_s = time.monotonic()
             tally = asyncio.run(_play(stage))
             ran_s = time.monotonic() - began_s
@@ -166,10 +174,6 @@ def run_demo(wishes: Wishes) -> None:
         _sum_up(stage, tally, ran_s)
     folder = shlex.quote(str(wishes.folder))
     console.print(f"Everything is in {folder}; to remove it: rm -r {folder}")
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _forget_environment() -> None:
