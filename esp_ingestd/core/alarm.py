@@ -7,7 +7,8 @@ transition that is told, if any. SHELF does the same for shelving, which lies ac
 docs/diagnosis.md are drawn from both.
 
     1. An alarm is born PENDING, when a question is first met, and is told of only once that has stood for the
-       question's on-delay. What falls back before that leaves no trace.
+       question's on-delay. What falls back before that leaves no trace; nor does what nobody can assess for an hour, or
+       for the on-delay where that is longer.
     2. Severity only rises, and says so once (`escalated`). Whoever acknowledged it acknowledged something milder: it
        is ACTIVE again.
     3. ACKNOWLEDGED outlives everything but that: the condition may go and come back.
@@ -126,6 +127,8 @@ STANDING: Final = frozenset(State) - {State.NORMAL, State.PENDING}
 ACKNOWLEDGED: Final = frozenset({State.ACKNOWLEDGED, State.LATCHED_ACKNOWLEDGED})
 LATCHED: Final = frozenset({State.LATCHED, State.LATCHED_ACKNOWLEDGED})
 RECURRING_COUNT: Final = 3
+LAPSE_US: Final = 3600 * SECOND_US
+"""What is pending, and not assessable for so long or for its on-delay, is forgotten: it was met too long ago."""
 NEVER: Final = -1
 _NAMESPACE: Final = UUID("6f2b3c1e-5a0d-5d0e-9a6e-0e5b7c0de5b1")
 
@@ -251,7 +254,7 @@ class Watch:
     standing: bool = False
     """Met for its on-delay, and not gone for its off-delay."""
     gone_us: int = NEVER
-    """Since when a standing one is cleared."""
+    """Since when a standing one is cleared, or nobody can say whether a pending one is met."""
 
     def forget(self) -> None:
         """As if it had never been met."""
@@ -267,10 +270,15 @@ class Watch:
             self.standing = True
 
     def not_met(self, question: Question, features: Sequence[float], now_us: int) -> None:
-        """The question is asked and not met, or not assessable: then nothing changes."""
+        """The question is asked and not met, or not assessable: then nothing changes until it lapses."""
         if not self.standing:
             if question.not_met(features):
                 self.forget()
+            elif self.met_us != NEVER:
+                if self.gone_us == NEVER:
+                    self.gone_us = now_us
+                if now_us - self.gone_us >= max(question.on_delay_us, LAPSE_US):
+                    self.forget()
         elif question.cleared(features):
             if self.gone_us == NEVER:
                 self.gone_us = now_us

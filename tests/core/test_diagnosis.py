@@ -239,6 +239,15 @@ def test_a_value_seen_once_and_then_no_more_raises_nothing(run: Run) -> None:
     assert not run.then(1700, current_unbalance=None)
 
 
+@pytest.mark.parametrize(("unknown_s", "found"), [(1800, ["raised ELECTRICAL_FAULT high"]), (7200, [])])
+def test_what_was_met_once_lapses_when_nobody_can_assess_it_for_an_hour(
+    run: Run, unknown_s: float, found: list[str]
+) -> None:
+    run.then(10, current_unbalance=7.0)
+    run.then(unknown_s, current_unbalance=None)
+    assert [e for e in told(run.then(10, current_unbalance=7.0)) if "ELECTRICAL" in e] == found
+
+
 def test_a_bad_channel_is_not_read(run: Run) -> None:
     found: list[AlarmEvent] = []
     for _ in range(200):
