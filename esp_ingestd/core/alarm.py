@@ -17,8 +17,8 @@ docs/diagnosis.md are drawn from both.
     5. When the well stops, the alarms end (`well_off`) whose questions are not asked of a pump that stands; latched
        ones wait, and those of a group that outlasts a stop, since it is not about what the pump does. An alarm that
        another one explains ends as `superseded` and is PENDING again: it is told once more if it outlives its
-       explanation. One whose rule was put out of service, or that compares with a baseline that was reset, ends as
-       `reset`.
+       explanation; one that keeps coming back stands on, or names that take turns would be told for ever. One whose
+       rule was put out of service, or that compares with a baseline that was reset, ends as `reset`.
     6. Three times within a day, or what else the tree says of a diagnosis (`recurs_s`), is one alarm that keeps coming
        back: it then stands (`recurring`) until its condition has been gone for as long, and counts; its state
        says whether its condition holds (`present`). A stop of the well ends that one too; raised again within that time
@@ -127,6 +127,8 @@ STANDING: Final = frozenset(State) - {State.NORMAL, State.PENDING}
 ACKNOWLEDGED: Final = frozenset({State.ACKNOWLEDGED, State.LATCHED_ACKNOWLEDGED})
 LATCHED: Final = frozenset({State.LATCHED, State.LATCHED_ACKNOWLEDGED})
 RECURRING_COUNT: Final = 3
+GONE_US: Final = 1800 * SECOND_US
+"""An alarm whose condition has been gone for longer explains no other, however long its off-delay."""
 LAPSE_US: Final = 3600 * SECOND_US
 """What is pending, and not assessable for so long or for its on-delay, is forgotten: it was met too long ago."""
 NEVER: Final = -1
@@ -308,6 +310,7 @@ class Alarm:
         "seq",
         "severity",
         "shelved_until_us",
+        "shown",
         "state",
         "told_us",
         "watches",
@@ -338,6 +341,8 @@ class Alarm:
         self.reminded = False
         self.told_us = 0
         """When people were last told that it needs them, by the daemon's clock; 0: before its start."""
+        self.shown = self.seen
+        """What people saw of it when it was last told."""
 
     @property
     def stands(self) -> bool:
@@ -349,10 +354,10 @@ class Alarm:
         """It is silent for a while."""
         return self.shelved_until_us > 0
 
-    @property
-    def explains(self) -> bool:
-        """Its condition holds, so that it may explain another alarm."""
-        return self.state in (State.ACTIVE, State.ACKNOWLEDGED) and self.returned_us == NEVER
+    def explains(self, now_us: int, for_us: int = 0) -> bool:
+        """It may explain another alarm: its condition holds, or was gone for no longer than GONE_US, or `for_us`."""
+        holds = self.state in (State.ACTIVE, State.ACKNOWLEDGED) and self.returned_us == NEVER
+        return holds and self.gone_for_us(now_us) <= max(for_us, GONE_US)
 
     @property
     def is_present(self) -> bool:
@@ -360,9 +365,9 @@ class Alarm:
         return self.stands and self.returned_us == NEVER
 
     @property
-    def seen(self) -> tuple[str, bool]:
-        """What people see of it: its state, and whether its condition holds; of a shelved one that is not told."""
-        return self.told_state, self.is_shelved or self.is_present
+    def seen(self) -> tuple[str, str, bool]:
+        """What people see of it: its state, its role, whether its condition holds; of a shelved one only its state."""
+        return self.told_state, "" if self.is_shelved else self.role, self.is_shelved or self.is_present
 
     @property
     def recurs_us(self) -> int:
@@ -535,6 +540,7 @@ class Alarm:
             self.watches = [Watch(*values) for values in remembered["watches"]]
         else:
             self.watches[questions.index(self.question)].standing = self.state in (State.ACTIVE, State.ACKNOWLEDGED)
+        self.shown = self.seen
 
 
 def _the_same(old: Question, questions: Sequence[Question]) -> Question | None:

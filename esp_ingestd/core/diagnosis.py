@@ -48,8 +48,6 @@ READABLE_FORMS: Final = (2, SNAPSHOT_FORM)
 LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
-GONE_US: Final = 1800 * SECOND_US
-"""An alarm whose condition has been gone for longer explains no other, however long its off-delay."""
 REMIND_US: Final = 3600 * SECOND_US
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
@@ -411,6 +409,7 @@ class Diagnostician:
             if not alarm.stands and not alarm.hopeful():
                 alarm.signal(Signal.LOST)
                 del alarms[place]
+        yield from self._tell_changes(visit)
 
     def _look(self, visit: Visit, alarm: Alarm) -> None:
         """Let an alarm's questions be asked again."""
@@ -438,12 +437,10 @@ class Diagnostician:
     def _stay(self, visit: Visit, alarm: Alarm, question: Question) -> Iterator[AlarmEvent]:
         """A told alarm's condition stands, perhaps again, perhaps worse."""
         if alarm.returned_us != NEVER:
-            before = alarm.seen
             alarm.returned_us = NEVER
             alarm.count += 1
             alarm.recurring |= visit.patient.came(alarm, visit.now_us)
             alarm.signal(Signal.MET)
-            yield from self._tell_change(visit, alarm, before)
             yield from self._supersede(visit, alarm)
         if question.severity > alarm.severity:
             self._count(alarm, -1)
@@ -462,12 +459,11 @@ class Diagnostician:
         alarm.severity, alarm.question = question.severity, question
         alarm.recurring = patient.came(alarm, now_us)
         alarm.count = len(patient.raised[alarm.diagnosis.index])
-        alarm.role = "secondary" if self._preceded(patient, alarm) else "primary"
+        alarm.role = patient.role(alarm, now_us)
         self._count(alarm, +1)
 
     def _return(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
         """None of a told alarm's questions stands any more."""
-        before = alarm.seen
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
         ends = not (alarm.question.states & STANDING_STILL or alarm.diagnosis.outlasts_stop)
@@ -478,15 +474,16 @@ class Diagnostician:
             signal = Signal.WELL_OFF if off else Signal.RETURNED
             signal = Signal.RELEASED if alarm.state in LATCHED else signal
             yield from self._end(visit, alarm, signal, "well_off" if off else "returned")
-            return
-        yield from self._tell_change(visit, alarm, before)
 
-    def _tell_change(self, visit: Visit, alarm: Alarm, before: tuple[str, bool]) -> Iterator[AlarmEvent]:
-        """Where no transition was told and SCADA sees the alarm otherwise than before, that is told."""
-        if alarm.seen != before:
-            told = self._event(visit, alarm, "")
-            if self._live:
-                yield told
+    def _tell_changes(self, visit: Visit) -> Iterator[AlarmEvent]:
+        """Of each group one standing alarm is primary. What SCADA sees otherwise than it was told last, is told."""
+        for _, alarm in sorted(visit.patient.alarms.items()):
+            if alarm.stands:
+                alarm.role = visit.patient.role(alarm, visit.now_us)
+                if alarm.seen != alarm.shown:
+                    told = self._event(visit, alarm, "")
+                    if self._live:
+                        yield told
 
     def _end(
         self, visit: Visit, alarm: Alarm, signal: Signal, reason: str, order: Order | None = None
@@ -611,10 +608,9 @@ class Diagnostician:
         One whose own condition has been gone for half an hour, and for this one's on-delay, explains nothing any more.
         """
         return any(
-            other.explains
-            and other.severity >= question.severity
+            other.severity >= question.severity
             and self._precedes(other, alarm)
-            and other.gone_for_us(visit.now_us) <= max(question.on_delay_us, GONE_US)
+            and other.explains(visit.now_us, question.on_delay_us)
             for other in visit.patient.alarms.values()
         )
 
@@ -634,20 +630,11 @@ class Diagnostician:
             return group.exclusive and first.index < second.index
         return first.group in group.yields_to
 
-    @staticmethod
-    def _preceded(patient: Patient, alarm: Alarm) -> bool:
-        """True if an earlier diagnosis of the same group stands."""
-        own = alarm.diagnosis
-        return any(
-            other.stands and other.diagnosis.group == own.group and other.diagnosis.index < own.index
-            for other in patient.alarms.values()
-        )
-
     def _supersede(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
-        """End the alarms that a newly raised one explains."""
+        """End the alarms that a newly raised one explains; one that keeps coming back would come back from that too."""
         for other in visit.patient.alarms.values():
             explained = other.severity <= alarm.severity and self._precedes(alarm, other)
-            if explained and other.signal(Signal.SUPERSEDED):
+            if explained and not other.recurring and other.signal(Signal.SUPERSEDED):
                 self._count(other, -1)
                 yield self._event(visit, other, "cleared", "superseded")
 
@@ -669,6 +656,7 @@ class Diagnostician:
         # What ends a silence may be older than the moment at which that was told: a backlog begins where it began.
         at_us, number, by, comment = order or Order(max(visit.now_us, alarm.raised_us), visit.now_us)
         alarm.seq += 1
+        alarm.shown = alarm.seen
         self._due_us = 0.0
         return AlarmEvent(
             event_id=event_id_of(alarm.alarm_id, transition, number),

@@ -49,6 +49,20 @@ class Patient:
         times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
         return len(times) == RECURRING_COUNT
 
+    def role(self, alarm: Alarm, now_us: int) -> str:
+        """What a standing alarm is in its group: one is primary, all others are secondary.
+
+        That is the first in the tree of those that hold, or were gone for no longer than explains others; else the
+        first of all.
+        """
+        own = (not alarm.explains(now_us), alarm.diagnosis.index)
+        is_first = all(
+            own <= (not other.explains(now_us), other.diagnosis.index)
+            for other in self.alarms.values()
+            if other.stands and other.diagnosis.group == alarm.diagnosis.group
+        )
+        return "primary" if is_first else "secondary"
+
     def standing_alarm(self, alarm_id: str) -> Alarm | None:
         """The standing alarm of this identity."""
         return next((a for a in self.alarms.values() if a.stands and a.alarm_id == alarm_id), None)

@@ -82,6 +82,8 @@ class Told:
     shelved_until_s: float = 0.0
     gone_s: float | None = None
     reminded: bool = False
+    role: str = "primary"
+    shown: tuple[object, ...] = ()
 
 
 class Model:
@@ -107,8 +109,14 @@ class Model:
     def say(self, transition: str, name: str, reason: str = "") -> None:
         state = "cleared" if transition == "cleared" else self.state(name)
         alarm = self.told[name]
-        told = (transition, name, reason, state, SEVERITIES[alarm.severity], alarm.count, alarm.recurring)
+        told = (transition, name, reason, state, alarm.role, SEVERITIES[alarm.severity], alarm.count, alarm.recurring)
         self.out.append((*told, state != "cleared" and alarm.gone_s is None))
+        alarm.shown = self.seen(name)
+
+    def seen(self, name: str) -> tuple[object, ...]:
+        """What SCADA sees of it; of one that is shelved no more than that."""
+        alarm = self.told[name]
+        return ("shelved",) if alarm.shelved_until_s else (self.state(name), alarm.role, alarm.gone_s is None)
 
     def read(self, levels: dict[str, int | None], *, off: bool) -> None:
         self.offs = self.offs + 1 if off else 0
@@ -120,6 +128,21 @@ class Model:
             if asked and level is not None and not (self.offs == 1 and name != "SENSOR_FAULT"):
                 self.found[name] = FOUND[name][level]
             self.settle(name)
+        for name in CHANNELS:
+            if name in self.told:
+                self.told[name].role = self.role(name)
+                if self.seen(name) != self.told[name].shown:
+                    self.say("", name)
+
+    def role(self, name: str) -> str:
+        """DEADHEAD and PUMP_OFF are of one group: the one that is there is primary, else DEADHEAD."""
+        other = self.told.get({"DEADHEAD": "PUMP_OFF", "PUMP_OFF": "DEADHEAD"}.get(name, ""))
+        gone = self.told[name].gone_s is not None
+        second = other is not None and (gone, name) > (
+            other.gone_s is not None,
+            "DEADHEAD" if name == "PUMP_OFF" else "PUMP_OFF",
+        )
+        return "secondary" if second else "primary"
 
     def settle(self, name: str) -> None:
         found, alarm = self.found[name], self.told.get(name)
@@ -129,6 +152,7 @@ class Model:
             self.note(name)
             count = len(self.came[name])
             self.told[name] = Told(found, count, count == 3, self.now_s)
+            self.told[name].role = self.role(name)
             self.say("raised", name)
             self.supersede(name)
         elif not found and alarm:
@@ -143,22 +167,18 @@ class Model:
             alarm.count += 1
             self.note(name)
             alarm.recurring |= len(self.came[name]) == 3
-            if not alarm.shelved_until_s:
-                self.say("", name)
             self.supersede(name)
         if found > alarm.severity:
             alarm.severity, alarm.acknowledged, alarm.shelved_until_s, alarm.told_s = found, False, 0.0, self.now_s
             self.say("escalated", name)
 
     def lose(self, name: str, alarm: Told) -> None:
-        is_new, alarm.gone_s = alarm.gone_s is None, self.now_s if alarm.gone_s is None else alarm.gone_s
+        alarm.gone_s = self.now_s if alarm.gone_s is None else alarm.gone_s
         latches = name == "STALL" and alarm.severity == CRITICAL
         if self.offs > 1 and name != "SENSOR_FAULT" and not latches:
             self.end(name, "well_off")
         elif not (latches or alarm.shelved_until_s or (alarm.recurring and self.now_s - alarm.gone_s < DAY)):
             self.end(name, "returned")
-        elif is_new and not alarm.shelved_until_s:
-            self.say("", name)
 
     def end(self, name: str, reason: str) -> None:
         self.say("cleared", name, reason)
@@ -168,7 +188,7 @@ class Model:
         return name == "PUMP_OFF" and "DEADHEAD" in self.told and self.told["DEADHEAD"].gone_s is None
 
     def supersede(self, name: str) -> None:
-        if name == "DEADHEAD" and "PUMP_OFF" in self.told:
+        if name == "DEADHEAD" and "PUMP_OFF" in self.told and not self.told["PUMP_OFF"].recurring:
             self.end("PUMP_OFF", "superseded")
 
     def pass_time(self) -> None:
@@ -242,7 +262,8 @@ class AlarmMachine(RuleBasedStateMachine):
         events = work(self.diagnostician)
         self.since_saved.append((work, events))
         said = [
-            (e.transition, e.diagnosis, e.reason, e.state, e.severity, e.count, e.recurring, e.present) for e in events
+            (e.transition, e.diagnosis, e.reason, e.state, e.role, e.severity, e.count, e.recurring, e.present)
+            for e in events
         ]
         assert said == self.model.out
         self.model.out = []

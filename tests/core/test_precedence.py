@@ -23,7 +23,7 @@ def diagnosis(name: str, group: str, when: str, severity: str, **keys: object) -
     return {"name": name, "group": group, **texts, "question": [question | keys]}
 
 
-def run_on(deadhead: str = "high", pump_off: str = "high", **keys: object) -> Run:
+def run_on(deadhead: str = "high", pump_off: str = "high", *, live: bool = False, **keys: object) -> Run:
     """A hot motor is DEADHEAD, a low flow PUMP_OFF and LOW_FLOW, a low current UNCLASSIFIED."""
     groups: list[dict[str, Any]] = [{"name": name, "ask": f"{name}?"} for name in ("protection", "data")]
     production = {"name": "production", "ask": "production?", "exclusive": True}
@@ -34,7 +34,7 @@ def run_on(deadhead: str = "high", pump_off: str = "high", **keys: object) -> Ru
         diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low"),
         diagnosis("UNCLASSIFIED", "data", "motor_current < 60", "low"),
     ]
-    run = Run(tree=Tree.parse({"group": [*groups, production, degradation], "diagnosis": diagnoses}))
+    run = Run(tree=Tree.parse({"group": [*groups, production, degradation], "diagnosis": diagnoses}), live=live)
     assert not run.then(3600)
     return run
 
@@ -53,8 +53,20 @@ def test_one_that_is_long_gone_explains_nothing_while_its_off_delay_runs() -> No
     assert not run.then(600, **HOT, **SLOW)
     assert not run.then(1800, **SLOW)
     assert told(run.then(60, **SLOW)) == ["raised PUMP_OFF high"]
-    assert run.events[-1].role == "secondary"
+    assert run.events[-1].role == "primary"
     assert told(run.then(60, **HOT, **SLOW)) == []
+
+
+def test_names_that_take_turns_are_told_three_times_each_and_one_is_primary() -> None:
+    run = run_on(live=True)
+    found = [event for _ in range(20) for event in run.then(300, **HOT) + run.then(300, **SLOW)]
+    raised = [e.diagnosis for e in found if e.transition == "raised"]
+    assert (raised.count("DEADHEAD"), raised.count("PUMP_OFF")) == (3, 3)
+    assert not [e for e in found[-10:] if e.transition]
+    last = {e.diagnosis: (e.role, e.present, e.recurring) for e in found}
+    assert last == {"DEADHEAD": ("secondary", False, True), "PUMP_OFF": ("primary", True, True)}
+    last = {e.diagnosis: (e.role, e.present, e.recurring) for e in run.then(60, **HOT)}
+    assert last == {"DEADHEAD": ("primary", True, True), "PUMP_OFF": ("secondary", False, True)}
 
 
 def test_what_was_explained_and_is_gone_is_never_told() -> None:
