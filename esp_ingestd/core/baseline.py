@@ -3,7 +3,8 @@
 Rules:
     1. There is one baseline for each whole Hz at which the well has run. One seen for the first time starts from its
        neighbour's, moved by exponents of the operating point (not of the pump curve: static head dominates), and is
-       doubted in proportion to how far it was moved, less with each frame, until the well has shown its own there.
+       doubted in proportion to how far it was moved, less with each frame, until the well has shown its own there. By
+       then it follows no farther than a change of speed can lead: what is lost beyond that is an illness.
     2. `centre` follows the well over some days; `reference` is what it was over its first week and then stays.
     3. Both follow 15-minute means of settled running. Outliers are clipped, so one bad frame moves nothing far. The
        spread is that about the centre and its steady lag: else a slow illness would hide in the noise that it makes.
@@ -42,6 +43,10 @@ DOUBTS: Final = [2.2, 2.0, 1.2, 0.8, 2.0, 2.0, 1.0, 1.0, 2.0, 0.5, 2.0, 2.0]
 TEMP_DOUBT_K: Final = 60.0
 """Doubt about a temperature, K for each unit of the logarithm of frequency."""
 
+ROOM: Final = 2.0
+"""How many doubts a guess may be wrong by: of 673 means at 94 changes of speed of strangers' wells 95 % were less."""
+PRIOR_FRAMES: Final = 8
+"""How many frames a neighbour's spread counts for."""
 READY_FRAMES: Final = 24
 CLIPPED_FRAMES: Final = 8
 """From then on one bad frame moves nothing far."""
@@ -73,13 +78,14 @@ class Normal:
         self.spread = spread
         self.reference = reference
 
-    def learn(self, value: float, share: float, follow: float, *, clipping: bool, settled: bool) -> None:
+    def learn(self, value: float, share: float, follow: float, *, guessed: bool, clipping: bool, settled: bool) -> None:
         """Follow the mean of a frame.
 
         Args:
             value: the mean, in its own unit.
             share: by how much of the way the centre follows.
             follow: by how much of the way the spread does.
+            guessed: it began as a guess: by how much that was wrong is no spread.
             clipping: nothing counts for more than some spreads.
             settled: the spread changes but slowly.
         """
@@ -94,7 +100,8 @@ class Normal:
                 error = limit if error > 0 else -limit
             self.drift = lag + DRIFT_SHARE * (error - lag)
         self.centre = known + share * error
-        found = stray + follow * (1.25 * abs(error - lag) - stray)
+        strayed = abs((1 - share) * error if guessed else error - lag)
+        found = stray + follow * (1.25 * strayed - stray)
         self.spread = max((1 - CALMED) * stray, min(found, (1 + ROUSED) * least)) if settled else found
 
 
@@ -128,15 +135,15 @@ class Baseline:
         self.frames += 1
         self._settle_doubts()
         share = max(1.0 / self.frames, 1.0 / memory_frames)
-        follow = max(share, 0.02)
         doubted = self.doubt > 0 or self.reference_doubt > 0
+        follow = max(1.0 / (self.frames + PRIOR_FRAMES) if doubted else share, 0.02)
         clipping = self.frames > CLIPPED_FRAMES
         settled = self.frames > SETTLED_FRAMES
         for place, normal in enumerate(self.of):
             value, known = frame[place], normal.centre
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 continue
-            normal.learn(value, share, follow, clipping=clipping, settled=settled)
+            normal.learn(value, share, follow, guessed=doubted, clipping=clipping, settled=settled)
             if doubted and known == known:  # noqa: PLR0124
                 # While the guess is set right: what the well has lost since new, it has lost at this frequency too.
                 if place == TEMP:
@@ -186,6 +193,16 @@ class Baseline:
             factor = ratio ** EXPONENTS[place]
             other.of[place] = Normal(each.centre * factor, 0.0, each.spread * factor, each.reference * factor)
         return other
+
+    def within(self, frame: tuple[float, ...]) -> tuple[float, ...]:
+        """A frame, with nothing farther from this guess than a change of speed can lead."""
+        found = list(frame)
+        for place, each in enumerate(self.of):
+            doubt = TEMP_DOUBT_K if place == TEMP else DOUBTS[place] * abs(each.centre)
+            room = ROOM * doubt * self.doubt + CLIP_SPREADS * each.spread
+            # In this order what is not known, of either, leaves the value as it is.
+            found[place] = min(max(found[place], each.centre - room), each.centre + room)
+        return tuple(found)
 
     def noise(self) -> list[float]:
         """One spread of each ratio as a share of its centre (of TEMP in K), and no less than is ever believed."""

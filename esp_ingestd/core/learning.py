@@ -128,10 +128,13 @@ class Learning:
         due = 0
         while due < len(waiting) and now_us - waiting[due] >= lag_us:
             waited: tuple[float, ...] = _FRAME.unpack_from(waiting, due * waiting.itemsize)
-            waited_hz = int(waited[1])
+            waited_hz, means = int(waited[1]), waited[2:]
+            if self.frames_at.get(waited_hz, 0) < READY_FRAMES:
+                guess = self._guess(waited_hz)
+                means = guess.within(means) if guess.doubt else means
             known = self.at(waited_hz) or self._begin(waited_hz)
             self.frames += 1
-            known.learn(waited[2:], memory, young=self.frames <= YOUNG_FRAMES)
+            known.learn(means, memory, young=self.frames <= YOUNG_FRAMES)
             self.frames_at[waited_hz] = known.frames
             due += WAITING
         del waiting[:due]

@@ -253,6 +253,19 @@ def test_a_change_of_speed_that_flow_and_current_show_too_is_one_at_once() -> No
     assert state(run) == "transient"
 
 
+@pytest.mark.parametrize("step_s", [60, 300])
+def test_what_comes_within_hours_of_a_change_of_speed_is_no_new_normal(step_s: float) -> None:
+    run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=step_s)
+    run.then(4 * DAY_S)
+    run.then(3600, vsd_frequency=58.0)
+    for lost in range(1, 13):  # within six hours
+        share = 1 - 0.03 * lost
+        leak = {"flow_rate": 1950 * share, "discharge_pressure": 900 + 2200 * (0.5 + 0.5 * share), "pip": 900 / share}
+        run.then(1800, vsd_frequency=58.0, motor_current=68.0, **leak)
+    run.then(6 * HOUR_S, vsd_frequency=58.0, motor_current=68.0, **leak)
+    assert raised(run)[:1] == ["TUBING_LEAK"]
+
+
 def test_a_well_has_to_follow_a_change_of_speed_that_was_taken_back() -> None:
     run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=1200)
     run.then(DAY_S)
