@@ -5,8 +5,9 @@ Rules:
        One that has stayed away longer, and more than once, keeps it for as long as that. One that stays away longer
        than it ever did is dead; before it is known how often it is sent, after six hours.
     2. A jump by three tenths is believed when the next value confirms it, however much later it comes; until then the
-       last value stands. So does one of vibration, to five times as much. Flow and current that fall or rise together
-       are believed at once: two instruments say the same, and at rare readings a pump that gasps is seen no other way.
+       last value stands. So does one of vibration or of wellhead pressure, to five times as much. Flow and current that
+       fall or rise together are believed at once: two instruments say the same, and at rare readings a pump that gasps
+       is seen no other way.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing.
     4. A gauge that repeats one value each time that it is sent, for half an hour and four times longer than it ever
@@ -69,9 +70,11 @@ NEVER_LOG: Final = -16.0
 """Logarithm of one in ten million: how likely a sound gauge repeats itself so often, were each reading by chance."""
 HABIT_US: Final = 172_800 * SECOND_US
 JUMP: Final = 0.3
-SHAKE_JUMP: Final = 4.0
-"""Sand and a failing bearing shake a pump by more than twice from one reading to the next."""
-_JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT, SHAKE_AT]
+FAR_JUMP: Final = 4.0
+"""Sand and a failing bearing shake a pump by more than twice, a valve more than doubles what stands before it, from one
+reading to the next."""
+_JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT, SHAKE_AT, WELLHEAD_AT]
+_FAR_JUMPING: Final = (SHAKE_AT, WELLHEAD_AT)
 _FLOW_KNOWN: Final = _JUMPING.index(FLOW_AT)
 _AMPERES_KNOWN: Final = _JUMPING.index(AMPERES_AT)
 DOUBLED: Final = 0.02
@@ -166,7 +169,7 @@ class Quality:
             if values[place] is None:
                 continue
             value, old = believed[place], known[at]
-            change, most = value - old, (SHAKE_JUMP if place == SHAKE_AT else JUMP) * old
+            change, most = value - old, (FAR_JUMP if place in _FAR_JUMPING else JUMP) * old
             if not -most <= change <= most and old == old and place not in doubted:  # noqa: PLR0124  (NaN: not known)
                 doubted.add(place)
                 continue
@@ -283,7 +286,7 @@ class Quality:
         self._broken = {int(place): at_us for broken in later[:1] for place, at_us in broken.items()}
         if later[1:]:  # they came later
             self._known, self._out_of_range = later[1], set(later[2])
-            self._known += [self.held[place] for place in _JUMPING[len(self._known) :]]  # vibration came later
+            self._known += [self.held[place] for place in _JUMPING[len(self._known) :]]  # some came later
         else:
             self._known, self._out_of_range = [self.held[place] for place in _JUMPING], set()
         self._usual = {int(place): away_us for usual in later[3:4] for place, away_us in usual.items()}

@@ -253,6 +253,15 @@ def test_a_change_of_speed_that_flow_and_current_show_too_is_one_at_once() -> No
     assert state(run) == "transient"
 
 
+@pytest.mark.parametrize("step_s", [60, 300, 1200])
+def test_one_bad_reading_of_the_wellhead_is_no_restriction(step_s: float) -> None:
+    run = Run(step_s=step_s)
+    run.then(72 * HOUR_S, wellhead_pressure=250.0)
+    worn = {"flow_rate": 1780.0, "pip": 930.0, "discharge_pressure": None}
+    run.then(6 * HOUR_S, wellhead_pressure=240.0, **worn)
+    assert not run.then(step_s, wellhead_pressure=2400.0, **worn) + run.then(HOUR_S, wellhead_pressure=240.0, **worn)
+
+
 @pytest.mark.parametrize("step_s", [60, 300])
 def test_what_comes_within_hours_of_a_change_of_speed_is_no_new_normal(step_s: float) -> None:
     run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=step_s)
