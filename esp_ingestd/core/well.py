@@ -166,6 +166,8 @@ HABITUAL: Final = 0.3
 where no drive reports, or each stop before showed one; a ramp could have been missed; and so it was before."""
 RAMPS_SEEN: Final = 3
 """So many stops in a row whose ramp was seen show that this well's ramps are slow enough to be seen."""
+HIDES: Final = 1.2
+"""Times the ramp that a drive is set to, as far as it was seen: no steps so short hide it, but for their jitter."""
 DRIFT_US: Final = 900 * SECOND_US
 """A change of speed that took longer is no step."""
 LOST_FLOW: Final = 0.5
@@ -245,6 +247,10 @@ _REMEMBERED: Final = (
     "_earlier_hz",
     "_ramps_seen",
     "_peak_before",
+    "_ramp_since_us",
+    "_ramp_us",
+    "_ramp_before_us",
+    "_turned_us",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -277,6 +283,9 @@ class Well:
         "_peak_speed",
         "_peak_us",
         "_quality",
+        "_ramp_before_us",
+        "_ramp_since_us",
+        "_ramp_us",
         "_ramps_seen",
         "_resume_us",
         "_settle_us",
@@ -287,6 +296,7 @@ class Well:
         "_stopped_us",
         "_trend",
         "_trip_c",
+        "_turned_us",
         "_window",
         "alarmed",
         "features",
@@ -334,6 +344,12 @@ class Well:
         """The last two stops for which no ramp was seen."""
         self._ramps_seen = 0
         """Stops since then, all of them with a ramp."""
+        self._ramp_since_us = 0
+        """Since when it has been slower than before; 0 if it is not."""
+        self._ramp_us = self._ramp_before_us = 0
+        """For how long at least it was ramped down at the last two stops for which that was seen."""
+        self._turned_us = 0
+        """When it was last seen turning, before it stopped."""
         self._off_readings = 0
         self._resume_us = 0
         self._clock = Clock()
@@ -491,12 +507,7 @@ class Well:
         if hertz >= TURNING_HZ or amperes > self._idle_a:
             if self._off_readings:
                 self._start(now_us)
-            self._speed = speed = hertz if hertz == hertz else amperes  # noqa: PLR0124  (NaN: no drive reports)
-            since_us = now_us - self._peak_us
-            if since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us:
-                self._peak_before, self._peak_speed, self._peak_us = self._peak_speed, speed, now_us
-            elif speed > self._peak_speed:
-                self._peak_speed = speed
+            self._follow_speed(now_us, hertz if hertz == hertz else amperes)  # noqa: PLR0124  (NaN: no drive reports)
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)
@@ -510,6 +521,19 @@ class Well:
             self._settle(now_us)
         elif hertz < TURNING_HZ or amperes <= self._idle_a:
             self._stand(now_us, hertz)
+
+    def _follow_speed(self, now_us: int, speed: float) -> None:
+        """Follow how fast the pump turned lately, and whether it is being ramped down."""
+        self._speed = speed
+        since_us = now_us - self._peak_us
+        if since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us:
+            self._peak_before, self._peak_speed, self._peak_us = self._peak_speed, speed, now_us
+        elif speed > self._peak_speed:
+            self._peak_speed = speed
+        if speed >= RAMPED * self._peak_speed and speed >= RAMPED * self._peak_before:
+            self._ramp_since_us = 0
+        elif not self._ramp_since_us:
+            self._ramp_since_us = now_us
 
     def _change(self, now_us: int, hertz: float) -> None:
         """The frequency is another one, if a second reading, or flow and current, say so too; at a start, at once."""
@@ -560,6 +584,7 @@ class Well:
             self._steady_hz = self._mark_hz = self._earlier_hz = NAN
             self._mark_us = 0
             self._peak_speed = self._peak_before = 0.0
+            self._ramp_since_us = 0
             self._learning.leave()
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
@@ -570,6 +595,7 @@ class Well:
         if self._off_readings == 1:
             self._resume_us = self.started_us
             turned = self.state not in (UNKNOWN, OFF, TRIP)
+            self._turned_us = self.last_us
             asked = not turned or (hertz > RAMP_END_HZ and now_us - self.last_us > RAMP_LEAST_US)
             unplanned = 0.0 if asked else self._unplanned(now_us - self.last_us)
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
@@ -586,6 +612,8 @@ class Well:
             self._stopped_before_us, self._stopped_us, self._ramps_seen = self._stopped_us, now_us, 0
         else:
             self._ramps_seen += 1
+            self._ramp_before_us = self._ramp_us
+            self._ramp_us = self._turned_us - self._ramp_since_us if self._ramp_since_us else 0
 
     def _unplanned(self, step_us: int) -> float:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
@@ -606,11 +634,13 @@ class Well:
         habit_us = self.last_us - HABIT_US
         if self.alarmed or (self._stopped_before_us < habit_us and (self.troubled or self._surged())):
             return AILING
-        if not (self.state == RUNNING and full and self._stopped_us < habit_us) or self._cadence.gap:
+        if not (self.state == RUNNING and full) or self._cadence.gap:
             return HABITUAL
-        if step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN:
+        seldom = self._stopped_us < habit_us
+        seen = step_us <= HIDES * min(self._ramp_us, self._ramp_before_us)
+        if seen or (seldom and (step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN)):
             return CLOSE
-        return LIKELY if step_us <= SPARSE_US else HABITUAL
+        return LIKELY if seldom and step_us <= SPARSE_US else HABITUAL
 
     def _surged(self) -> bool:
         """The last reading of the turning motor showed a current far beyond its habit: the drive cut an overload."""

@@ -125,20 +125,25 @@ def test_where_a_ramp_could_be_missed_a_stop_is_told_of_a_well_that_seldom_stops
 @pytest.mark.parametrize(
     ("stops", "found"),
     [
-        ("ramped, ramped, ramped", ["raised TRIP high"]),
-        ("ramped, ramped", []),
-        ("ramped, ramped, ramped, at once", []),
-        ("at once, ramped, ramped", []),
+        ("short, short, short", ["raised TRIP high"]),
+        ("short, short", []),
+        ("short, short, short, at once", []),
+        ("at once, short, short", []),
+        ("long, long", ["raised TRIP high"]),
+        ("at once, long, at once, long, at once", ["raised TRIP high"]),
+        ("long", []),
+        ("long, short", []),
+        ("long, long, at once, short", []),
     ],
 )
-def test_where_ramps_were_always_seen_a_stop_without_one_is_a_trip(step_s: float, stops: str, found: list[str]) -> None:
+def test_where_no_ramp_could_hide_a_stop_without_one_is_a_trip(step_s: float, stops: str, found: list[str]) -> None:
     run = Run(step_s=step_s)
     run.then(DAY_S)
     for stop in stops.split(", "):
-        if stop == "ramped":
-            assert not ramped(run, 45)
-        else:
+        if stop == "at once":
             run.then(HOUR_S, **STANDING)
+        else:  # a reading or three see a pump that is slower
+            assert not ramped(run, step_s / 60 * (1.9 if stop == "short" else 3.9))
         run.then(DAY_S)
     run.events.clear()
     assert told(run.then(HOUR_S, **STANDING)) == found
