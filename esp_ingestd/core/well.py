@@ -695,6 +695,7 @@ class Well:
     def _work(self, now_us: int, raw: Values) -> None:
         """Work out the windowed features at the end of a step."""
         window, features = self._window, self.features
+        lifted = features[_RATIO]
         block_ended = window.close_step(now_us)
         if not self._learning.is_found:
             self._learning.find(self._steady_hz)
@@ -722,7 +723,8 @@ class Well:
         )
         features[_INTERVAL] = self._cadence.interval_us / MINUTE_US
         quality = self._quality
-        changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0
+        # A flow that has all but gone jumps by any factor on its way.
+        changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0 or lifted < LOST_FLOW
         quality.shifts.look(raw, turning=True, gap=self._cadence.gap or changing)
         features[_FROZEN:_BEFORE] = (
             float(len(quality.frozen(now_us))),

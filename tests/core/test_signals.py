@@ -642,6 +642,15 @@ def test_a_wellhead_that_is_sent_late_after_a_start_is_in_no_other_unit() -> Non
     assert "UNIT_SUSPECT" in [event.diagnosis for event in run.events]
 
 
+def test_a_flow_that_goes_as_a_valve_closes_is_in_no_other_unit() -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S, wellhead_pressure=250.0)
+    for flow, wellhead in ((1500, 400), (1100, 500), (800, 600), (500, 650)):
+        run.then(60, flow_rate=float(flow), motor_current=69.0, wellhead_pressure=float(wellhead))
+    run.then(1200, flow_rate=79.5, motor_current=69.0, wellhead_pressure=700.0)
+    assert "UNIT_SUSPECT" not in [event.diagnosis for event in run.events]
+
+
 def test_a_meter_in_another_unit_is_told_though_its_first_reading_strays() -> None:
     run = Run(step_s=60)
     run.then(DAY_S, flow_rate=2000.0)
