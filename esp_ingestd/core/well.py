@@ -637,7 +637,7 @@ class Well:
         if not (self.state == RUNNING and full) or self._cadence.gap:
             return HABITUAL
         seldom = self._stopped_us < habit_us
-        seen = step_us <= HIDES * min(self._ramp_us, self._ramp_before_us)
+        seen = step_us <= SPARSE_US and step_us <= HIDES * min(self._ramp_us, self._ramp_before_us)
         if seen or (seldom and (step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN)):
             return CLOSE
         return LIKELY if seldom and step_us <= SPARSE_US else HABITUAL

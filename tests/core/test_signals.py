@@ -146,7 +146,8 @@ def test_where_no_ramp_could_hide_a_stop_without_one_is_a_trip(step_s: float, st
             assert not ramped(run, step_s / 60 * (1.9 if stop == "short" else 3.9))
         run.then(DAY_S)
     run.events.clear()
-    assert told(run.then(HOUR_S, **STANDING)) == found
+    # Who stops a pump in an hour now may do so in a quarter of one next time.
+    assert told(run.then(HOUR_S, **STANDING)) == ([] if "long" in stops and step_s == 1200 else found)
 
 
 def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> None:
