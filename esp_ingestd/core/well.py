@@ -345,7 +345,7 @@ class Well:
         self._ramps_seen = 0
         """Stops since then, all of them with a ramp."""
         self._ramp_since_us = 0
-        """Since when it has been slower than before; 0 if it is not."""
+        """Since when it has been slower than lately, and ever slower; 0 if it is not."""
         self._ramp_us = self._ramp_before_us = 0
         """For how long at least it was ramped down at the last two stops for which that was seen."""
         self._turned_us = 0
@@ -524,13 +524,14 @@ class Well:
 
     def _follow_speed(self, now_us: int, speed: float) -> None:
         """Follow how fast the pump turned lately, and whether it is being ramped down."""
+        rises = speed > self._speed
         self._speed = speed
         since_us = now_us - self._peak_us
         if since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us:
             self._peak_before, self._peak_speed, self._peak_us = self._peak_speed, speed, now_us
         elif speed > self._peak_speed:
             self._peak_speed = speed
-        if speed >= RAMPED * self._peak_speed and speed >= RAMPED * self._peak_before:
+        if rises or speed >= RAMPED * max(self._peak_speed, self._peak_before):
             self._ramp_since_us = 0
         elif not self._ramp_since_us:
             self._ramp_since_us = now_us
@@ -637,7 +638,7 @@ class Well:
         if not (self.state == RUNNING and full) or self._cadence.gap:
             return HABITUAL
         seldom = self._stopped_us < habit_us
-        seen = step_us <= SPARSE_US and step_us <= HIDES * min(self._ramp_us, self._ramp_before_us)
+        seen = drive and step_us <= min(SPARSE_US, HIDES * min(self._ramp_us, self._ramp_before_us))
         if seen or (seldom and (step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN)):
             return CLOSE
         return LIKELY if seldom and step_us <= SPARSE_US else HABITUAL

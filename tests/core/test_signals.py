@@ -150,6 +150,21 @@ def test_where_no_ramp_could_hide_a_stop_without_one_is_a_trip(step_s: float, st
     assert told(run.then(HOUR_S, **STANDING)) == ([] if "long" in stops and step_s == 1200 else found)
 
 
+@pytest.mark.parametrize(
+    ("speeds", "found"), [((57, 58, 57, 58, 26), []), ((58, 57, 56, 55, 26), ["raised TRIP high"])]
+)
+def test_a_drive_that_goes_up_again_was_not_ramped_down_before(speeds: tuple[int, ...], found: list[str]) -> None:
+    run = Run(step_s=300)
+    run.then(DAY_S)
+    for _ in range(2):
+        for hertz in speeds:
+            run.then(300, vsd_frequency=float(hertz))
+        assert not run.then(6 * HOUR_S, **STANDING)
+        run.then(DAY_S)
+    run.events.clear()
+    assert told(run.then(HOUR_S, **STANDING)) == found
+
+
 def test_a_drive_that_is_held_at_low_speed_before_it_stops_raises_nothing() -> None:
     run = Run(step_s=10)
     run.then(HOUR_S)
