@@ -26,7 +26,8 @@ docs/diagnosis.md are drawn from both.
     7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
        what was shelved was milder; so does whatever else ends the alarm.
-    8. A critical alarm that nobody acknowledged is `raised` again after an hour, once, with the same alarm_id.
+    8. A critical alarm that nobody acknowledged is `raised` again after an hour, once, with the same alarm_id. So is
+       COMM_LOSS that keeps coming back, by each silence of six hours: a link that was known to fail may have died.
     9. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
        transition and its time, or, of a command, how many commands the alarm had heeded. Processing a reading or a
        command twice yields the same ids.
@@ -77,7 +78,7 @@ class Signal(Enum):
     WELL_OFF = "well stopped"
     SUPERSEDED = "explained by another alarm"
     WITHDRAWN = "rule gone or out of service, or baseline reset"
-    OVERDUE = "critical for an hour, and nobody acknowledged it"
+    OVERDUE = "nobody acknowledged it for an hour, or the well stays silent"
     ACKNOWLEDGE = "acknowledge"
     RESET = "reset"
     SHELVE = "shelve"

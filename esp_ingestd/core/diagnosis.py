@@ -10,7 +10,7 @@ Rules:
     4. A channel that is missing or bad makes a question not assessable: it neither raises nor clears.
     5. A healthy well costs one pass over its channels and one compiled function; nothing is built for it.
     6. What people do, and when they were told, goes by the daemon's clock: shelving, the reminder of a critical alarm,
-       the times of what commands changed. All else is event time.
+       the times of what commands changed; silence too, which has no other. All else is event time.
 """
 
 import json
@@ -49,6 +49,8 @@ LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
 REMIND_US: Final = 3600 * SECOND_US
+STILL_SILENT_US: Final = 6 * 3600 * SECOND_US
+"""So long a silence is more than a link that fails now and then: such links are away for an hour, or for three."""
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
 CRITICAL: Final = SEVERITIES.index("critical")
@@ -146,6 +148,9 @@ class Diagnostician:
     def _listen(self, at_us: int, now_us: int, place: int) -> Iterator[AlarmEvent]:
         """Tell of wells that have been silent for too long: each by itself, or, where it is the field, all in one."""
         bit = self._tree.diagnoses[place].questions[0].bit
+        for patient in self._patients.values():
+            if patient.has_lost(place):
+                yield from self._still_silent(patient, place, at_us)
         field = self._patients.get(self.field_id)
         heard = [
             p
@@ -196,14 +201,33 @@ class Diagnostician:
         well.state = question.states & -question.states  # any in which it is asked
         well.features[_SILENCE] = float(bool(silent))
         visit = Visit(field, Reading(well.well_id, well.last_us), question.bit if silent else 0, question.bit)
-        for event in self._advance(visit):
+        events = tuple(self._advance(visit))
+        found = {"wells_silent": float(silent), "wells_known": float(len(heard))}
+        if silent:
+            alarm = field.alarms[place]
+            alarm.message, alarm.evidence, alarm.reminded = FIELD_MESSAGE, found, False
+        for event in events:
             yield replace(
                 event,
                 message=FIELD_MESSAGE if silent else "The field is heard again.",
-                evidence={"wells_silent": float(silent), "wells_known": float(len(heard))},
+                evidence=found,
                 path=(f"Is the field heard? {'no' if silent else 'yes'}",),
                 actions=FIELD_ACTIONS,
             )
+
+    def _still_silent(self, patient: Patient, place: int, at_us: int) -> Iterator[AlarmEvent]:
+        """Raise an alarm that keeps coming back once more, when a silence that it did not tell of has lasted.
+
+        A link that fails now and then is one alarm for weeks; that it died meanwhile must not go unsaid.
+        """
+        alarm = patient.alarms[place]
+        if not alarm.recurring or alarm.reminded or alarm.is_shelved:
+            return
+        begun_us = patient.raised[place][-1]
+        due_us = max(begun_us, self._since_us) + STILL_SILENT_US
+        if begun_us > alarm.raised_us and due_us <= at_us and alarm.signal(Signal.OVERDUE):
+            alarm.reminded = True
+            yield self._event(_unread(patient), alarm, "raised", order=Order(due_us, begun_us))
 
     def _silent(self, patient: Patient, place: int) -> Sequence[AlarmEvent]:
         """Raise COMM_LOSS as of the moment when the silence grew too long."""
@@ -213,7 +237,9 @@ class Diagnostician:
         last_us, well.last_us = well.last_us, well.last_us + well.silence_us()
         try:
             reading = Reading(well.well_id, well.last_us)
-            return tuple(self._advance(Visit(patient, reading, question.bit, question.bit)))
+            events = tuple(self._advance(Visit(patient, reading, question.bit, question.bit)))
+            patient.alarms[place].reminded = False
+            return events
         finally:
             well.last_us = last_us
             well.features[_SILENCE] = 0.0

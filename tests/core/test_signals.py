@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from core.signals import HOUR_S, Soil, play, raised
+from core.test_command import parsed
 from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, TREE, Run, reading, told
 from core.test_tree import TEXT
 
@@ -932,6 +933,38 @@ def test_a_link_that_fails_again_and_again_is_one_alarm_until_it_was_whole_for_d
     (cleared,) = well.hear(*whole * 2)
     assert cleared == "cleared COMM_LOSS medium returned"
     assert well.events[-1].count == 5
+
+
+def known_to_fail() -> Heard:
+    """A well whose link has failed for the third time within days, and is back."""
+    well = Heard()
+    assert well.hear(*([1800.0] * 96 + [9000.0]) * 2, *[1800.0] * 96) == LOST_AND_BACK * 2
+    assert well.hear(DAY_S) == LOST_AND_BACK[:1], "the silence that it is raised by is told once"
+    return well
+
+
+def test_a_link_known_to_fail_is_told_of_once_more_by_each_silence_that_lasts() -> None:
+    well = known_to_fail()
+    before = well.events[-1]
+    for _ in range(2):
+        assert well.hear(*[1800.0] * 96, 9000.0) == []
+        told_before, heard_us = len(well.events), START_US + int(well.at_s * SECOND_US)
+        well.wait(DAY_S)
+        (again,) = well.events[told_before:]
+        assert (again.transition, again.alarm_id, again.recurring) == ("raised", before.alarm_id, True)
+        assert 5850 <= (again.timestamp_us - heard_us) / SECOND_US - 6 * HOUR_S < 2 * 5850
+        assert well.hear(1800.0) == []
+    assert len({event.event_id for event in well.events}) == len(well.events)
+
+
+@pytest.mark.parametrize("words", [{"command": "acknowledge"}, {"command": "shelve", "duration_s": 86_400}])
+def test_of_a_link_that_people_have_taken_note_of_no_silence_is_told(words: Payload) -> None:
+    well = known_to_fail()
+    told_before = len(well.events)
+    command = parsed("W", **{"alarm_id": well.events[-1].alarm_id, **words})
+    well.diagnostician.obey(command, START_US + int(well.at_s * SECOND_US))
+    well.wait(0.9 * DAY_S)
+    assert len(well.events) == told_before
 
 
 def test_a_well_that_was_heard_once_may_have_any_interval() -> None:
