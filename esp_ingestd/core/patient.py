@@ -8,9 +8,12 @@ from esp_ingestd.core.alarm import NEVER, RECURRING_COUNT, Alarm, AlarmEvent
 from esp_ingestd.core.command import Command
 from esp_ingestd.core.feature import OFF, TRIP
 from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import Well
 
 STANDING_STILL: Final = OFF | TRIP
+STOPS_A_PUMP: Final = SEVERITIES.index("high")
+"""A drive cuts what is so severe. For what is milder, or long gone and only latched, people stop a pump."""
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 
@@ -88,7 +91,9 @@ class Patient:
     def follow(self, events: Sequence[AlarmEvent]) -> None:
         """Tell the well what its alarms mean for learning: nothing is learned from an ailing well."""
         well = self.well
-        well.alarmed = any(a.diagnosis.group != "data" and a.stands for a in self.alarms.values())
+        well.alarmed = any(
+            a.diagnosis.group != "data" and a.is_present and a.severity >= STOPS_A_PUMP for a in self.alarms.values()
+        )
         well.troubled = any(a.diagnosis.group != "data" and a.hopeful() for a in self.alarms.values())
         if any(event.transition == "raised" and event.group != "data" for event in events):
             well.distrust()

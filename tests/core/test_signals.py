@@ -242,6 +242,26 @@ def test_an_ailing_pump_that_stops_has_tripped_at_any_sampling() -> None:
 
 
 @pytest.mark.parametrize(
+    "ailing",
+    [
+        pytest.param({"motor_temp": 146.0}, id="latched, and long cooled"),
+        pytest.param({"flow_rate": 1300.0, "pip": 800.0}, id="mild"),
+    ],
+)
+def test_what_is_over_or_mild_does_not_make_a_stop_a_trip(ailing: dict[str, float]) -> None:
+    run = Run(step_s=1200)
+    for _ in range(2):  # it stops by habit
+        run.then(DAY_S)
+        run.then(HOUR_S, **STANDING)
+    run.then(DAY_S)
+    (event,) = run.then(4 * HOUR_S, **ailing)
+    assert event.transition == "raised"
+    run.then(6 * HOUR_S, **(ailing if "flow_rate" in ailing else {}))
+    assert run.diagnostician.standing()[event.severity] == 1
+    assert "raised TRIP high" not in told(run.then(HOUR_S, **STANDING))
+
+
+@pytest.mark.parametrize(
     ("stops", "after_days", "found"),
     [(1, 2, ["raised TRIP high"]), (2, 2, []), (2, 11, ["raised TRIP high"])],
 )
