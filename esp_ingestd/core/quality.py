@@ -9,7 +9,8 @@ Rules:
        fall or rise together are believed at once: two instruments say the same, and at rare readings a pump that gasps
        is seen no other way.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
-       channel is missing.
+       channel is missing. One that sends that, or what is out of range, or pressures that are gone at the next reading,
+       again and again among sound ones is erratic, and as good as dead.
     4. A gauge that repeats one value each time that it is sent, for half an hour and four times longer than it ever
        did, while motor current or flow move, is frozen. Each channel's own habit of repeating is learned first:
        quantised channels do so all day long, and one that was sound and did so for four hours is not judged alone. The
@@ -49,6 +50,10 @@ DEAD_US: Final = 900 * SECOND_US
 DEAD_INTERVALS: Final = 4
 MENDED_US: Final = 1800 * SECOND_US
 MENDED_INTERVALS: Final = 6
+ERRATIC: Final = 4.0
+"""So many values that cannot be, less one for every three sound ones between them, are no chance."""
+ERRATIC_MOST: Final = 8.0
+SOUND: Final = 1 / 3
 NEW_US: Final = 7200 * SECOND_US
 NEWLY_DEAD_US: Final = 21_600 * SECOND_US
 """One that goes away so soon after the well was first heard may be one that is sent by the hour."""
@@ -94,6 +99,7 @@ class Quality:
         "_began_us",
         "_broken",
         "_doubted",
+        "_erratic",
         "_habit",
         "_known",
         "_last",
@@ -105,6 +111,7 @@ class Quality:
         "_seen",
         "_since",
         "_usual",
+        "erratic",
         "held",
         "shifts",
     )
@@ -124,6 +131,10 @@ class Quality:
         """The second longest time for which a channel stayed away: that is habit."""
         self._broken: dict[int, int] = {}
         """The channels called dead -> when they were last; forgotten once they have been well for a while."""
+        self._erratic: dict[int, tuple[float, int]] = {}
+        """The channels that sent what cannot be -> how often, less what was sound since, and since when."""
+        self.erratic: list[int] = []
+        """Those that do so again and again."""
         self._moved_us = 0
         self._began_us = 0
         # Of each gauge, and of all together:
@@ -138,21 +149,28 @@ class Quality:
         """The longest of those times, microseconds."""
         self.shifts = Shifts()
 
-    def take(self, values: Values, last_us: int, now_us: int, interval_us: int) -> bool:
-        """Work in the values of one reading while the pump turns; `last_us` is the time of the one before.
+    def take(self, values: Values, sent: Values, last_us: int, now_us: int, interval_us: int) -> bool:
+        """Work in the values of one reading while the pump turns, as they were sent and what of that can be.
 
-        True where flow and current jumped together: then something has happened to the pump.
+        True where flow and current jumped together: then something has happened to the pump. `last_us` is the time of
+        the reading before.
         """
         filled: list[Any] = list(values)
-        if (self._absent or self._broken) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
+        if self._erratic:
+            self._calm(values)
+        if (self._absent or self._broken or self._erratic) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
             self._pass_over(now_us - last_us)
         if some_missing(values):
             self._fill(filled, last_us, now_us, max(3 * interval_us, HOLD_US))
+            self._spoil([place for place, value in enumerate(values) if value is None is not sent[place]], now_us)
         else:
             for place in list(self._absent):
                 self._return(place, now_us)
         believed: list[float] = filled
-        agree = self._believe(values, believed)
+        agree = self._believe(values, believed, now_us)
+        self.erratic = [place for place, _ in self._erratic_since(now_us, max(DEAD_US, DEAD_INTERVALS * interval_us))]
+        for place in self.erratic:
+            believed[place] = NAN
         if not self._began_us:
             self._began_us = now_us
         self._watch_gauges(values, believed, now_us)
@@ -162,7 +180,27 @@ class Quality:
         self.held = believed
         return agree
 
-    def _believe(self, values: Values, believed: list[float]) -> bool:
+    def _spoil(self, places: Iterable[int], now_us: int, times: float = 1.0) -> None:
+        """These channels have sent what cannot be."""
+        for place in places:
+            if place not in self.shifts.places:
+                before, since_us = self._erratic.get(place, (0.0, now_us))
+                self._erratic[place] = min(before + times, ERRATIC_MOST), since_us
+
+    def _calm(self, values: Values) -> None:
+        """Let what cannot be be forgotten where the channel is sound."""
+        for place, (times, since_us) in list(self._erratic.items()):
+            if values[place] is not None:
+                self._erratic[place] = times - SOUND, since_us
+                if times <= SOUND:
+                    del self._erratic[place]
+
+    def _erratic_since(self, now_us: int, least_us: int) -> list[tuple[int, int]]:
+        """The erratic channels: place, and since when."""
+        erratic = self._erratic.items()
+        return [(place, since) for place, (times, since) in erratic if times >= ERRATIC and now_us - since >= least_us]
+
+    def _believe(self, values: Values, believed: list[float], now_us: int) -> bool:
         """Hold jumps until they are confirmed, however long after the value before and however far apart."""
         held, doubted, known = self.held, self._doubted, self._known
         for at, place in enumerate(_JUMPING):
@@ -173,8 +211,8 @@ class Quality:
             if not -most <= change <= most and old == old and place not in doubted:  # noqa: PLR0124  (NaN: not known)
                 doubted.add(place)
                 continue
-            if doubted:
-                doubted.discard(place)
+            if place in doubted:
+                self._decide(place, now_us, spike=-most <= change <= most)
             known[at] = value
         if not doubted:
             return False
@@ -187,6 +225,12 @@ class Quality:
             if values[place] is not None:
                 believed[place] = held[place]
         return agree
+
+    def _decide(self, place: int, now_us: int, *, spike: bool) -> None:
+        """A jump is doubted no more: it was a spike, or it is confirmed."""
+        self._doubted.discard(place)
+        if spike and place in _GAUGES:
+            self._spoil((place,), now_us, 1 + SOUND)  # it was taken for sound
 
     def _agree(self, flow: float | None, amperes: float | None) -> bool:
         """Flow and current jumped the same way: the pump did it, not a meter nor a row that was summed twice."""
@@ -264,6 +308,7 @@ class Quality:
         """Time in which no channel could be heard counts for none of them."""
         self._absent = {place: since + step_us for place, since in self._absent.items()}
         self._broken = {place: at_us + step_us for place, at_us in self._broken.items()}
+        self._erratic = {place: (times, since + step_us) for place, (times, since) in self._erratic.items()}
 
     def remember(self) -> list[Any]:
         """As JSON values; NaN where not known."""
@@ -272,7 +317,8 @@ class Quality:
         counts = [self._seen[_TOGETHER], self._began_us, self._moved_us, *gauges]
         broken = {str(place): at_us for place, at_us in self._broken.items()}
         usual = {str(place): away_us for place, away_us in self._usual.items()}
-        later = [broken, self._known, sorted(self._out_of_range), usual, self._seen]
+        erratic = {str(place): known for place, known in self._erratic.items()}
+        later = [broken, self._known, sorted(self._out_of_range), usual, self._seen, erratic]
         return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
@@ -291,6 +337,7 @@ class Quality:
             self._known, self._out_of_range = [self.held[place] for place in _JUMPING], set()
         self._usual = {int(place): away_us for usual in later[3:4] for place, away_us in usual.items()}
         self._seen = later[4] if later[4:] else [readings] * (_TOGETHER + 1)
+        self._erratic = {int(place): (times, since) for known in later[5:6] for place, (times, since) in known.items()}
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:
@@ -313,18 +360,19 @@ class Quality:
 
         One that comes and goes is called dead until it has been well for half an hour.
         """
-        if not self._absent and not self._broken:
+        if not self._absent and not self._broken and not self._erratic:
             return []
         least_us = max(DEAD_US, DEAD_INTERVALS * interval_us)
         mended_us = now_us - max(MENDED_US, MENDED_INTERVALS * interval_us)
         self._broken = {place: at_us for place, at_us in self._broken.items() if at_us > mended_us}
-        dead = [
-            (place, since)
+        dead = dict(self._erratic_since(now_us, least_us))
+        dead |= {
+            place: since
             for place, since in self._absent.items()
             if place in self._broken or now_us - since >= max(least_us, self._habit_of_absence(place, since))
-        ]
-        self._broken.update((place, now_us) for place, _ in dead)
-        return dead
+        }
+        self._broken.update(dict.fromkeys(dead, now_us))
+        return list(dead.items())
 
     def _habit_of_absence(self, place: int, since: int) -> int:
         """How long a channel that is away since then may be, by what is known of it."""

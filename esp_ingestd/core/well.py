@@ -64,6 +64,7 @@ from esp_ingestd.core.quality import (
     UNBALANCE_A_AT,
     UNBALANCE_V_AT,
     Quality,
+    without,
     without_zeros,
 )
 from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, MINUTE_US, SECOND_US, Reading, Values
@@ -483,7 +484,7 @@ class Well:
         if not self.learns:
             quality.held = _latest(held, values)
             return TAKEN
-        together = quality.take(values, last_us, now_us, self._cadence.interval_us)
+        together = quality.take(values, raw, last_us, now_us, self._cadence.interval_us)
         self._confirm(now_us, hertz, together=together)
         if self._sum(amperes, now_us):
             self._work(now_us, raw)
@@ -726,7 +727,8 @@ class Well:
         quality = self._quality
         # A flow that has all but gone jumps by any factor on its way.
         changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0 or lifted < LOST_FLOW
-        quality.shifts.look(raw, turning=True, gap=self._cadence.gap or changing)
+        sent = without(raw, quality.erratic) if quality.erratic else raw
+        quality.shifts.look(sent, turning=True, gap=self._cadence.gap or changing)
         features[_FROZEN:_BEFORE] = (
             float(len(quality.frozen(now_us))),
             float(len(quality.dead(now_us, self._cadence.interval_us))),

@@ -5,8 +5,9 @@ series made by hand.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, pairwise
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, TREE, Run
 from core.test_tree import TEXT
 
 from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.decode import Decoder
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.tree import Tree
@@ -308,6 +310,12 @@ def test_a_drive_whose_motor_draws_nothing_is_told_without_a_nameplate() -> None
     assert told(run.then(300, motor_current=1.5, flow_rate=0.0)) == ["raised ELECTRICAL_FAULT high"]
 
 
+def test_a_drive_that_puts_out_nothing_while_current_flows_is_told_without_a_nameplate() -> None:
+    run = Run(dataclasses.replace(SETTINGS, nameplate_current_a=None), step_s=60)
+    run.then(DAY_S)
+    assert told(run.then(300, vsd_frequency=0.0)) == ["raised ELECTRICAL_FAULT high"]
+
+
 @pytest.mark.parametrize("interval_s", SLOW)
 @pytest.mark.parametrize(
     ("kind", "within_s", "without"),
@@ -479,6 +487,29 @@ def lively(run: Run, readings: int, broken: Mapping[str, float | None]) -> list[
     return told(found)
 
 
+class Sent:
+    """One well as its payloads are decoded, so that what is out of range is bad; its intake pressures are given."""
+
+    def __init__(self, step_s: float) -> None:
+        self.diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
+        self.decoder = Decoder(["{well_id}"])
+        self.step_s, self.at_s = step_s, 0.0
+        self.told: list[str] = []
+
+    def play(self, for_s: float, psi: Sequence[float], **channels: float) -> None:
+        """Go on for a while with these intake pressures, one after the other."""
+        until_s = self.at_s + for_s
+        for value in cycle(psi):
+            if self.at_s >= until_s:
+                break
+            sound = reading(self.at_s)
+            sent = {name: getattr(sound, name) for name in HEALTHY} | channels | {"pip": value}
+            payload = json.dumps({**sent, "timestamp": sound.timestamp_us / SECOND_US}).encode()
+            (decoded,) = self.decoder.decode("W", payload, sound.timestamp_us).readings
+            self.told += told(self.diagnostician.observe(decoded))
+            self.at_s += self.step_s
+
+
 @pytest.mark.parametrize("broken", [{"pip": 0.0}, {"pip": None}, {"pip": 905.0}, {"pip": 905.0, "motor_temp": 110.2}])
 def test_a_broken_gauge_is_one_alarm_however_often_the_pump_stops(broken: dict[str, float | None]) -> None:
     run = Run(step_s=300)
@@ -567,6 +598,65 @@ def test_what_a_meter_missed_is_not_held_against_the_pump() -> None:
 def test_a_channel_that_never_was_in_its_range_is_told_too() -> None:
     for well in play(None, 300, settled_s=0, soil=lambda _, sent: sent | {"motor_temp": 6361.0}):
         assert raised(well) == ["SENSOR_FAULT"]
+
+
+WILD = (0.0, 14_000.0, 0.0, 2400.0, 0.0, 11_800.0, 905.0)
+"""What a gauge with a bad cable sends; its range ends at 10 000 psi."""
+SOUND = (900.0, 910.0, 905.0)
+
+
+@pytest.mark.parametrize("step_s", [10, 60, 300, 1200])
+def test_a_gauge_that_sends_what_cannot_be_among_sound_values_is_broken_and_no_illness(step_s: float) -> None:
+    run = Sent(step_s)
+    run.play(DAY_S, SOUND)
+    assert run.told == []
+    run.play(6 * HOUR_S, WILD)
+    assert run.told == ["raised SENSOR_FAULT low"]
+    run.play(2 * DAY_S, SOUND)
+    assert run.told == ["raised SENSOR_FAULT low", "cleared SENSOR_FAULT low returned"]
+
+
+@pytest.mark.parametrize("step_s", [10, 60, 300, 1200])
+def test_so_is_one_whose_pressure_is_gone_at_the_next_reading_again_and_again(step_s: float) -> None:
+    run = Sent(step_s)
+    run.play(DAY_S, SOUND)
+    run.play(max(6 * HOUR_S, 50 * step_s), (*SOUND[:2], 2400.0))
+    assert run.told == ["raised SENSOR_FAULT low"]
+
+
+@pytest.mark.parametrize("step_s", [10, 60, 300, 1200])
+def test_a_gauge_that_does_so_once_in_a_while_is_sound(step_s: float) -> None:
+    run = Sent(step_s)
+    run.play(2 * DAY_S, (*SOUND * 2, 0.0, *SOUND * 3, 14_000.0, *SOUND * 2, 2400.0))
+    assert run.told == []
+
+
+@pytest.mark.parametrize(("forgotten", "found"), [(False, ["raised SENSOR_FAULT low"]), (True, [])])
+def test_how_often_a_gauge_sent_what_cannot_be_outlives_a_restart(
+    forgotten: bool,  # noqa: FBT001
+    found: list[str],
+) -> None:
+    run = Sent(300)
+    run.play(DAY_S, SOUND)
+    run.play(900, (0.0,))
+    snapshot = json.loads(run.diagnostician.snapshot("W"))
+    if forgotten:
+        snapshot["well"]["quality"][-1] = {}
+    run.diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
+    run.diagnostician.restore("W", json.dumps(snapshot).encode())
+    run.play(1200, (905.0, 0.0))
+    assert run.told == found
+
+
+def test_the_time_of_a_stop_does_not_count_against_a_gauge() -> None:
+    run = Sent(10)
+    run.play(DAY_S / 4, SOUND)
+    run.play(120, (0.0,))
+    for hertz in (45.0, 30.0, 15.0):
+        run.play(10, SOUND, vsd_frequency=hertz, motor_current=hertz)
+    run.play(HOUR_S, SOUND, **STANDING)
+    run.play(HOUR_S, SOUND)
+    assert run.told == []
 
 
 @pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])

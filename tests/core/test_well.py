@@ -184,14 +184,15 @@ def test_what_an_earlier_version_remembered_of_the_channels_is_taken_back() -> N
     run = Run(step_s=60)
     run.then(HOUR_S)
     snapshot = json.loads(run.diagnostician.snapshot("W"))
-    # What came later: habits, what was believed last of those that jump, which are out of range, how often it was sent.
-    del snapshot["well"]["quality"][-4:]
+    # What came later: habits, what was believed last of those that jump, which are out of range, how often it was sent,
+    # and what of that cannot be.
+    del snapshot["well"]["quality"][-5:]
     again = Diagnostician(run.diagnostician._tree, lambda _: SETTINGS)
     again.restore("W", json.dumps(snapshot).encode())
     (patient,) = again._patients.values()
     (whole,) = run.diagnostician._patients.values()
-    *before, seen = patient.well._quality.remember()
-    *after, _ = whole.well._quality.remember()
+    *before, seen, _ = patient.well._quality.remember()
+    *after, _, _ = whole.well._quality.remember()
     assert str(before) == str(after)
     assert seen == [60] * 6
 
