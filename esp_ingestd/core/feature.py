@@ -117,6 +117,7 @@ FEATURES: Final = (
     Feature("head_hour", "1", "pressure over the pump over its baseline, some hours, to the last percent"),
     Feature("current_cv_hour", "%", "coefficient of variation of the motor current, some hours"),
     Feature("flow_turn", "1", "flow, half an hour, over what it was in the last half day"),
+    Feature("pip_turn", "1", "intake pressure, half an hour, over what it was in the last half day"),
     Feature("current_turn", "1", "motor current, half an hour, over what it was in the last half day"),
     Feature("head_turn", "1", "pressure over the pump, half an hour, over what it was in the last half day"),
     Feature("unplanned_stop", "1", "from a stop that nobody asked for to the next start how sure that is, else 0"),

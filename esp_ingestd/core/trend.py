@@ -68,7 +68,7 @@ class Trend:
         hour[-1] = features[_CV_HOUR] = _followed(hour[-1], current_cv, quick)
 
     def _refer(self, means: list[float], bounds: list[Bound], slow: float, quick: float, features: list[float]) -> None:
-        """The half day over its reference; of flow, current and head the half hour over the half day too."""
+        """The half day over its reference; of flow, pressures and current the half hour over the half day too."""
         half_day = self.half_day
         for at, bound in enumerate(bounds):
             value, stands, sound = means[bound.place], half_day[at], 1.0
@@ -84,12 +84,8 @@ class Trend:
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 stands = NAN
             features[_REFERENCE + at] = sound if abs(stands - sound) < bound.far else stands
-            if at == _FLOW:
-                features[_FLOW_TURN] = value / (stands or NAN)
-            elif at == _AMPERES:
-                features[_CURRENT_TURN] = value / (stands or NAN)
-            elif at == _HEAD:
-                features[_HEAD_TURN] = value / (stands or NAN)
+            if (turn := _TURNS.get(at)) is not None:
+                features[turn] = value / (stands or NAN)
 
     def remember(self) -> list[Any]:
         """As JSON values."""
@@ -107,14 +103,12 @@ def _followed(stands: float, value: float, share: float) -> float:
     return stands + share * (value - stands) if stands == stands else value  # noqa: PLR0124  (NaN)
 
 
-_FLOW: Final = REFERRED.index(FLOW)
 _TEMP: Final = REFERRED.index(TEMP)
 _SHAKE: Final = REFERRED.index(SHAKE)
-_HEAD: Final = REFERRED.index(HEAD)
-_AMPERES: Final = REFERRED.index(AMPERES)
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
 _HOUR: Final = FEATURE_INDEX["flow_hour"]
 _CV_HOUR: Final = FEATURE_INDEX["current_cv_hour"]
-_FLOW_TURN: Final = FEATURE_INDEX["flow_turn"]
-_CURRENT_TURN: Final = FEATURE_INDEX["current_turn"]
-_HEAD_TURN: Final = FEATURE_INDEX["head_turn"]
+_TURNS: Final = {
+    REFERRED.index(quantity): FEATURE_INDEX[turn]
+    for quantity, turn in ((FLOW, "flow_turn"), (PIP, "pip_turn"), (AMPERES, "current_turn"), (HEAD, "head_turn"))
+}

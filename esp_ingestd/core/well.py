@@ -742,7 +742,8 @@ class Well:
         changing = now_us - self._changed_us < STEADY_US or self._hertz_doubted > 0
         known = flow == flow or head == head  # noqa: PLR0124  (NaN: not known)
         if known and not changing and now_us - self.started_us >= LIFTING_US:
-            poorly = flow < HEALTHY_FLOW or head < HEALTHY_HEAD or features[_RATIO + PIP] > HEALTHY_PIP
+            full = head < HEALTHY_HEAD or features[_RATIO + PIP] > HEALTHY_PIP
+            poorly = flow < HEALTHY_FLOW or (full and not flow >= 1)
             features[_HEALTHY] = 0.0 if poorly else 1.0
 
     def _work_block(self, now_us: int) -> None:

@@ -503,3 +503,70 @@ def test_lost_flow_waits_for_a_better_name_that_is_pending_but_not_for_long(sinc
     run.then(since_min * 60, **locked, gor=500.0)
     run.then(HOUR_S, **locked, gor=1000.0)
     assert raised(run)[0] == found
+
+
+def drawn_down(run: Run, *, days: int = 4, **channels: float | None) -> None:
+    """A long run of a well whose intake still falls, by a few percent a day, as it did since its start."""
+    for hour in range(24 * days):
+        run.then(HOUR_S, pip=900 * (1.1 - 0.2 * hour / (24 * days)), **channels)
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("INTAKE_RESTRICTION", {"flow_rate": 0.7, "motor_current": 0.92, "pip": 0.98, "discharge_pressure": 0.9}),
+        ("TUBING_LEAK", {"flow_rate": 0.75, "motor_current": 1.01, "pip": 0.93, "discharge_pressure": 0.9}),
+    ],
+)
+def test_what_fills_an_intake_is_seen_though_it_is_still_being_drawn_down(name: str, gone: dict[str, float]) -> None:
+    run = Run(step_s=300)
+    drawn_down(run)
+    grown(run, 4, 8, **gone)
+    assert raised(run) == [name]
+
+
+def test_a_choke_that_closes_is_told_though_the_intake_is_still_being_drawn_down() -> None:
+    run = Run(step_s=300)
+    drawn_down(run, flow_rate=None, wellhead_pressure=200.0)
+    shut = {"wellhead_pressure": 600.0, "discharge_pressure": 3500.0, "pip": 830.0, "motor_current": 66.0}
+    run.then(3 * HOUR_S, flow_rate=None, **shut)
+    assert raised(run) == ["FLOWLINE_RESTRICTION"]
+
+
+def test_an_intake_at_a_third_is_pumped_off_whatever_the_current_is_used_to() -> None:
+    run = Run(step_s=60)
+    for step in range(int(2 * DAY_S / 60)):
+        run.then(60, flow_rate=None, motor_current=70 * (1 + 0.012 * (step % 12 - 6)))
+    run.then(HOUR_S, flow_rate=None, pip=300.0, discharge_pressure=3100.0, motor_current=68.0)
+    assert raised(run) == ["PUMP_OFF"]
+
+
+def test_a_current_that_swings_for_hours_around_a_lower_mean_is_gas_where_little_else_is_sent() -> None:
+    run = Run(step_s=1200)
+    alone = {"flow_rate": None, "discharge_pressure": None}
+    run.then(3 * DAY_S, **alone)
+    for amperes in (70, 52, 66, 50, 68, 57) * 3:
+        run.then(1200, motor_current=amperes, **alone)
+    assert raised(run) == ["GAS_INTERFERENCE"]
+
+
+def test_an_annulus_that_filled_for_days_is_no_leak_once_the_pump_draws_it_down() -> None:
+    """Without a flow meter; a full annulus takes the pressure over the pump as a leak does."""
+    run = Run(dataclasses.replace(SETTINGS, settle_s=HOUR_S), step_s=1200)
+    run.then(9 * DAY_S, flow_rate=None)
+    run.then(1200, flow_rate=None, vsd_frequency=20.0, motor_current=40.0)
+    run.then(2 * DAY_S, **{**STANDING, "flow_rate": None, "pip": 2000.0})
+    for step in range(int(DAY_S / 1200)):
+        full = 0.9 ** (step / 3)
+        run.then(1200, flow_rate=None, pip=900 * (1 + 0.6 * full), discharge_pressure=3200 * (1 + 0.02 * full))
+    assert "TUBING_LEAK" not in raised(run)
+
+
+def test_a_pump_that_lifts_what_it_should_from_a_full_annulus_works_and_what_comes_then_is_no_wrong_phase() -> None:
+    run = Run(dataclasses.replace(SETTINGS, settle_s=HOUR_S), step_s=60)
+    run.then(2 * DAY_S)
+    run.then(120, vsd_frequency=20.0, flow_rate=600.0, motor_current=30.0)
+    run.then(10 * HOUR_S, **{**STANDING, "pip": 1600.0})
+    run.then(5 * HOUR_S, flow_rate=2050.0, pip=1250.0, discharge_pressure=3300.0)
+    run.then(6 * HOUR_S, flow_rate=1300.0, pip=1300.0, discharge_pressure=2650.0, motor_current=62.0)
+    assert "REVERSE_ROTATION" not in raised(run)
