@@ -570,3 +570,29 @@ def test_a_pump_that_lifts_what_it_should_from_a_full_annulus_works_and_what_com
     run.then(5 * HOUR_S, flow_rate=2050.0, pip=1250.0, discharge_pressure=3300.0)
     run.then(6 * HOUR_S, flow_rate=1300.0, pip=1300.0, discharge_pressure=2650.0, motor_current=62.0)
     assert "REVERSE_ROTATION" not in raised(run)
+
+
+@pytest.mark.parametrize(
+    ("shakes", "load", "head", "broken"),
+    [
+        pytest.param(0.45, 0.46, 0.65, True, id="some stages still push, and the pump is calm"),
+        pytest.param(1.0, 0.46, 0.65, False, id="no calmer than ever: gas may have locked it"),
+        pytest.param(1.0, 0.60, 0.0, True, id="nothing pushes"),
+        pytest.param(1.35, 0.60, 0.0, False, id="nothing pushes, and the pump shakes"),
+    ],
+)
+def test_a_pump_of_which_a_part_stands_is_calmer_than_one_that_gas_has_locked(
+    shakes: float,
+    load: float,
+    head: float,
+    broken: bool,  # noqa: FBT001
+) -> None:
+    run = Run(step_s=120)
+    for step in range(int(2 * DAY_S / 120)):
+        run.then(120, motor_current=70 * (1 + 0.012 * (step % 5 - 2)))
+    for step in range(30):
+        pip = 1080.0 + 3 * step
+        gone = {"flow_rate": 0.0, "pip": pip, "discharge_pressure": pip + 2300 * head}
+        gone["vibration"] = shakes * (0.2 + 0.001 * (step % 4))
+        run.then(120, motor_current=70 * load * (1 + 0.012 * (step % 3 - 1)), **gone)
+    assert ("BROKEN_SHAFT" in raised(run)) is broken
