@@ -514,7 +514,7 @@ def drawn_down(run: Run, *, days: int = 4, **channels: float | None) -> None:
 @pytest.mark.parametrize(
     ("name", "gone"),
     [
-        ("INTAKE_RESTRICTION", {"flow_rate": 0.7, "motor_current": 0.92, "pip": 0.98, "discharge_pressure": 0.9}),
+        ("INTAKE_RESTRICTION", {"flow_rate": 0.7, "motor_current": 0.92, "pip": 1.02, "discharge_pressure": 0.9}),
         ("TUBING_LEAK", {"flow_rate": 0.75, "motor_current": 1.01, "pip": 0.93, "discharge_pressure": 0.9}),
     ],
 )
@@ -596,3 +596,15 @@ def test_a_pump_of_which_a_part_stands_is_calmer_than_one_that_gas_has_locked(
         gone["vibration"] = shakes * (0.2 + 0.001 * (step % 4))
         run.then(120, motor_current=70 * load * (1 + 0.012 * (step % 3 - 1)), **gone)
     assert ("BROKEN_SHAFT" in raised(run)) is broken
+
+
+@pytest.mark.parametrize(("at_once", "plugged"), [(True, False), (False, True)])
+def test_what_is_lost_at_once_was_not_lost_to_debris(
+    at_once: bool,  # noqa: FBT001
+    plugged: bool,  # noqa: FBT001
+) -> None:
+    """A shaft that broke near the top leaves most stages: flow, head and load fall from one reading to the next."""
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    grown(run, 1 if at_once else 6, 8, flow_rate=0.68, motor_current=0.74, pip=1.12, discharge_pressure=0.92)
+    assert ("INTAKE_RESTRICTION" in raised(run)) is plugged
