@@ -207,13 +207,7 @@ class Diagnostician:
             alarm = field.alarms[place]
             alarm.message, alarm.evidence, alarm.reminded = FIELD_MESSAGE, found, False
         for event in events:
-            yield replace(
-                event,
-                message=FIELD_MESSAGE if silent else "The field is heard again.",
-                evidence=found,
-                path=(f"Is the field heard? {'no' if silent else 'yes'}",),
-                actions=FIELD_ACTIONS,
-            )
+            yield replace(event, message=FIELD_MESSAGE if silent else "The field is heard again.", evidence=found)
 
     def _still_silent(self, patient: Patient, place: int, at_us: int) -> Iterator[AlarmEvent]:
         """Raise an alarm that keeps coming back once more, when a silence that it did not tell of has lasted.
@@ -679,6 +673,10 @@ class Diagnostician:
             alarm.confidence = confidence(question, visit.features, alarm.met_for_us(question, visit.now_us))
             channels = ", ".join(dict.fromkeys(channel for channel, *_ in suspects))
             alarm.message, alarm.evidence = message(diagnosis, question, visit.features, channels), found
+        well_id = visit.patient.well.well_id
+        path, actions = self._path(diagnosis, question, visit, stands=alarm.stands), diagnosis.actions
+        if well_id == self.field_id:
+            path, actions = (f"Is the field heard? {'no' if alarm.is_present else 'yes'}",), FIELD_ACTIONS
         # What ends a silence may be older than the moment at which that was told: a backlog begins where it began.
         at_us, number, by, comment = order or Order(max(visit.now_us, alarm.raised_us), visit.now_us)
         alarm.seq += 1
@@ -687,7 +685,7 @@ class Diagnostician:
         return AlarmEvent(
             event_id=event_id_of(alarm.alarm_id, transition, number),
             alarm_id=alarm.alarm_id,
-            well_id=visit.patient.well.well_id,
+            well_id=well_id,
             timestamp_us=at_us,
             transition=transition,
             reason=reason,
@@ -701,8 +699,8 @@ class Diagnostician:
             raised_at_us=alarm.raised_us,
             message=alarm.message or message(diagnosis, question, visit.features, ""),
             evidence=found if order is None else alarm.evidence,
-            path=self._path(diagnosis, question, visit, stands=alarm.stands),
-            actions=diagnosis.actions,
+            path=path,
+            actions=actions,
             resolution_time=diagnosis.resolution_time,
             recurring=alarm.recurring,
             count=alarm.count,

@@ -11,7 +11,7 @@ from core.test_diagnosis import HEALTHY, START_US, TREE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esp_ingestd.core.diagnosis import FIELD_MESSAGE, Diagnostician
+from esp_ingestd.core.diagnosis import FIELD_ACTIONS, FIELD_MESSAGE, Diagnostician
 from esp_ingestd.core.fleet import Silence, fell_silent_together
 from esp_ingestd.core.reading import SECOND_US, Reading
 from esp_ingestd.core.well import WellSettings
@@ -210,6 +210,7 @@ def test_a_link_to_the_field_that_keeps_failing_is_one_alarm_that_ends() -> None
     field.restart()
     (again,) = field.run(9 * HOUR_S, lambda _: True)
     assert (again.transition, again.alarm_id, again.message) == ("raised", events[-1].alarm_id, FIELD_MESSAGE)
+    assert (again.path, again.actions) == (("Is the field heard? no",), FIELD_ACTIONS)
     field.restart()
     assert not field.run(2 * HOUR_S, lambda _: True)
     back_us = START_US + field.now_s * SECOND_US
