@@ -262,7 +262,8 @@ def readings_of(life: Life, subject: Subject) -> Iterator[tuple[float, Reading]]
         if chance < 0.005 + step_s / (4 * DAY_S) and not -4 < (at_s - life.onset_s) / HOUR_S < 2:
             silent_until_s = at_s + dice.uniform(0.2, 4) * HOUR_S
         if absent:
-            reading = reading._replace(**absent)  # type: ignore[arg-type]
+            bad = tuple(name for name in reading.bad_channels or () if name not in absent) or None
+            reading = reading._replace(**absent, bad_channels=bad)  # type: ignore[arg-type]
         if chance > 0.998:
             reading = soiled(reading, dice)
         yield at_s, reading

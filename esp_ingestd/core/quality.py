@@ -177,6 +177,7 @@ class Quality:
         if self.shifts.places:
             for place in self.shifts.places:
                 believed[place] = NAN
+                self._erratic.pop(place, None)  # 3000 psi in kPa cannot be, and is no bad gauge
         self.held = believed
         return agree
 

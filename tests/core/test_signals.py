@@ -616,6 +616,20 @@ def test_a_gauge_that_sends_what_cannot_be_among_sound_values_is_broken_and_no_i
     assert run.told == ["raised SENSOR_FAULT low", "cleared SENSOR_FAULT low returned"]
 
 
+def test_a_bad_cable_that_comes_and_goes_for_weeks_is_one_alarm_until_five_days_are_well() -> None:
+    run = Sent(300)
+    run.play(DAY_S, SOUND)
+    for _ in range(6):
+        run.play(6 * HOUR_S, WILD)
+        run.play(2 * DAY_S, SOUND)
+    twice = ["raised SENSOR_FAULT low", "cleared SENSOR_FAULT low returned"] * 2
+    assert run.told == [*twice, "raised SENSOR_FAULT low"]
+    run.play(2.9 * DAY_S, SOUND)
+    assert run.told == [*twice, "raised SENSOR_FAULT low"]
+    run.play(0.2 * DAY_S, SOUND)
+    assert run.told == [*twice, "raised SENSOR_FAULT low", "cleared SENSOR_FAULT low returned"]
+
+
 @pytest.mark.parametrize("step_s", [10, 60, 300, 1200])
 def test_so_is_one_whose_pressure_is_gone_at_the_next_reading_again_and_again(step_s: float) -> None:
     run = Sent(step_s)
@@ -699,7 +713,7 @@ OTHER_UNITS = {
 }
 
 
-@pytest.mark.parametrize("interval_s", [60.0, 300.0, 1200.0])
+@pytest.mark.parametrize("interval_s", [10.0, 60.0, 300.0, 1200.0])
 @pytest.mark.parametrize("mistake", OTHER_UNITS)
 def test_a_channel_in_another_unit_is_named_and_read_by_no_other_question(interval_s: float, mistake: str) -> None:
     for well in play(None, interval_s, soil=OTHER_UNITS[mistake]):
