@@ -8,7 +8,7 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
     3. Where something else changed meanwhile (a start, a stop, another speed, a gap in the data) two pressures must
        jump by the same factor; of a channel that was not sent since, however long ago that was.
     4. It is over when the value jumps back, or is what it was for five looks.
-    5. What jumps once and back was a spike.
+    5. What jumps once and back was a spike; what jumps on and on is no level to compare with.
     6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
 """
 
@@ -52,7 +52,8 @@ class Shifts:
     def __init__(self) -> None:
         self._marks: list[float] = [NAN] * len(CHANNEL_NAMES)
         """Each channel as last sent, but for spikes."""
-        self._doubted: set[int] = set()
+        self._doubted: dict[int, float] = {}
+        """Channels that jumped at the last look -> to what."""
         self._edge = 0
         self._stale: set[int] = set()
         """The channels that were not sent since something else changed."""
@@ -105,15 +106,19 @@ class Shifts:
             if (value := sent[place]) is None:
                 continue
             old = marks[place]
-            if abs(value - old) > LEAST_JUMP * abs(old) and place not in doubted and place not in self.places:
-                doubted.add(place)
+            if abs(value - old) > LEAST_JUMP * abs(old) and place not in self.places and not self._again(place, value):
+                doubted[place] = value
                 continue
-            if doubted:
-                doubted.discard(place)
+            doubted.pop(place, None)
             marks[place] = value
         # The second look at a jump, too, is judged by what the motor did at the first, not by the calm after it.
         if (amperes := sent[_AMPERES]) is not None and not doubted:
             marks[_AMPERES] = amperes
+
+    def _again(self, place: int, value: float) -> bool:
+        """It jumped to about the same at the look before: what jumps on is a gauge gone wild, and no level."""
+        jumped = self._doubted.get(place, NAN)
+        return abs(value - jumped) <= LEVEL * abs(jumped)
 
     def count(self) -> int:
         """How many channels are sent in another unit."""
@@ -128,13 +133,22 @@ class Shifts:
     def remember(self) -> list[Any]:
         """As JSON values; NaN where not known."""
         places = {str(place): known for place, known in self.places.items()}
-        return [self._marks, sorted(self._doubted), self._edge, self._turning, places, sorted(self._stale)]
+        return [
+            self._marks,
+            [[place, value] for place, value in sorted(self._doubted.items())],
+            self._edge,
+            self._turning,
+            places,
+            sorted(self._stale),
+        ]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
         self._marks, doubted, self._edge, self._turning, places, *later = remembered
         self._stale = {place for stale in later for place in stale}
-        self._doubted = set(doubted)
+        # Once only the channels were remembered, and what was doubted was believed at the next look.
+        pairs = [each if isinstance(each, list) else [each, self._marks[each]] for each in doubted]
+        self._doubted = {int(place): value for place, value in pairs}
         self.places = {int(place): known for place, known in places.items()}
 
     def _believable(self, jumped: dict[int, tuple[int, float]], sent: Values) -> Iterator[int]:

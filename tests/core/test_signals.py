@@ -799,6 +799,15 @@ def test_a_meter_in_another_unit_is_told_though_its_first_reading_strays() -> No
     assert told(run.then(600, flow_rate=2000.0 * 0.1589873 * 1.03)) == ["raised UNIT_SUSPECT low"]
 
 
+def test_sound_values_behind_wild_ones_are_in_no_other_unit() -> None:
+    """The second wild value is nearly 6.9 times the sound one, and that nearly 0.145 times it."""
+    run = Run(step_s=1200)
+    run.then(DAY_S, pip=900.0)
+    for psi in (3.0, 5830.0, *[896.0] * 12):
+        run.then(1200, pip=psi)
+    assert "UNIT_SUSPECT" not in [event.diagnosis for event in run.events]
+
+
 def test_a_unit_changed_while_the_pump_stands_is_told() -> None:
     run = Run(step_s=60)
     run.then(DAY_S)
