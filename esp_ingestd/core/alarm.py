@@ -21,13 +21,15 @@ docs/diagnosis.md are drawn from both.
        rule was put out of service, or that compares with a baseline that was reset, ends as `reset`.
     6. Three times within a day, or what else the tree says of a diagnosis (`recurs_s`), is one alarm that keeps coming
        back: it then stands (`recurring`) until its condition has been gone for as long, and counts; its state
-       says whether its condition holds (`present`). A stop of the well ends that one too; raised again within that time
-       it is recurring from its first moment.
+       says whether its condition holds (`present`). A stop of the well does not end that one: it cures nothing, and
+       each start would tell of it anew. Names that compete, and are of one category, are one malady: what came of one
+       of them, hours from the other, counts for both, and ends neither.
     7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
        what was shelved was milder; so does whatever else ends the alarm.
     8. A critical alarm that nobody acknowledged is `raised` again after an hour, once, with the same alarm_id. So is
-       COMM_LOSS that keeps coming back, by each silence of six hours: a link that was known to fail may have died.
+       what keeps coming back, if it is of high severity or COMM_LOSS, each time that it stays for six hours: a link
+       that was known to fail may have died, a pump that gasped may be locked for good.
     9. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
        transition and its time, or, of a command, how many commands the alarm had heeded. Processing a reading or a
        command twice yields the same ids.
@@ -78,7 +80,7 @@ class Signal(Enum):
     WELL_OFF = "well stopped"
     SUPERSEDED = "explained by another alarm"
     WITHDRAWN = "rule gone or out of service, or baseline reset"
-    OVERDUE = "nobody acknowledged it for an hour, or the well stays silent"
+    OVERDUE = "nobody acknowledged it for an hour, or it stays for six"
     ACKNOWLEDGE = "acknowledge"
     RESET = "reset"
     SHELVE = "shelve"

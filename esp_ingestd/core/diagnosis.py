@@ -25,6 +25,7 @@ from esp_ingestd.core.alarm import (
     NEVER,
     NO_OUTLINE,
     NOWHERE,
+    RECURRING_COUNT,
     Alarm,
     AlarmEvent,
     Order,
@@ -49,10 +50,12 @@ LOOK_US: Final = 5 * SECOND_US
 LOOK_MOST_US: Final = SILENCE_US
 """No well that is heard after a look, be it new or faster than before, may be overdue sooner than that."""
 REMIND_US: Final = 3600 * SECOND_US
-STILL_SILENT_US: Final = 6 * 3600 * SECOND_US
-"""So long a silence is more than a link that fails now and then: such links are away for an hour, or for three."""
+LASTS_US: Final = 6 * 3600 * SECOND_US
+"""So long a silence is more than a link that fails now and then: such links are away for an hour, or for three. And a
+pump that gasps several times a day does not do so for hours."""
 RESETS_KEPT: Final = 8
 NOT_ASKED: Final = "not asked any more: decision tree or wells file have changed"
+HIGH: Final = SEVERITIES.index("high")
 CRITICAL: Final = SEVERITIES.index("critical")
 FIELD_SETTINGS: Final = WellSettings(enabled_rules=("COMM_LOSS",))
 FIELD_MESSAGE: Final = "Nothing comes from the field: its wells fell silent together."
@@ -215,11 +218,9 @@ class Diagnostician:
         A link that fails now and then is one alarm for weeks; that it died meanwhile must not go unsaid.
         """
         alarm = patient.alarms[place]
-        if not alarm.recurring or alarm.reminded or alarm.is_shelved:
-            return
         begun_us = patient.raised[place][-1]
-        due_us = max(begun_us, self._since_us) + STILL_SILENT_US
-        if begun_us > alarm.raised_us and due_us <= at_us and alarm.signal(Signal.OVERDUE):
+        due_us = max(begun_us, self._since_us) + LASTS_US
+        if due_us <= at_us and _came_unsaid(patient, alarm) and alarm.signal(Signal.OVERDUE):
             alarm.reminded = True
             yield self._event(_unread(patient), alarm, "raised", order=Order(due_us, begun_us))
 
@@ -459,9 +460,13 @@ class Diagnostician:
         if alarm.returned_us != NEVER:
             alarm.returned_us = NEVER
             alarm.count += 1
-            alarm.recurring |= visit.patient.came(alarm, visit.now_us)
+            came = visit.patient.came(alarm, visit.now_us, self._tree.akin[alarm.diagnosis.index])
+            alarm.recurring |= came >= RECURRING_COUNT
+            alarm.reminded &= alarm.severity == CRITICAL
             alarm.signal(Signal.MET)
             yield from self._supersede(visit, alarm)
+        elif alarm.severity == HIGH and _came_unsaid(visit.patient, alarm) and not alarm.gone_for_us(visit.now_us):
+            yield from self._last(visit, alarm)
         if question.severity > alarm.severity:
             self._count(alarm, -1)
             alarm.severity, alarm.question = question.severity, question
@@ -470,6 +475,13 @@ class Diagnostician:
             alarm.told_us = visit.reading[-1]
             yield self._event(visit, alarm, "escalated")
 
+    def _last(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
+        """Raise an alarm that keeps coming back once more, when it stays this time."""
+        begun_us = visit.patient.raised[alarm.diagnosis.index][-1]
+        if visit.now_us - begun_us >= LASTS_US and alarm.signal(Signal.OVERDUE):
+            alarm.reminded = True
+            yield self._event(visit, alarm, "raised", order=Order(visit.now_us, begun_us))
+
     def _raise(self, visit: Visit, alarm: Alarm, question: Question) -> None:
         patient, now_us = visit.patient, visit.now_us
         alarm.signal(Signal.MET)  # one that ended while another of its questions was met is NORMAL still
@@ -477,8 +489,8 @@ class Diagnostician:
         alarm.begin(patient.well.well_id, now_us)
         alarm.told_us = visit.reading[-1]
         alarm.severity, alarm.question = question.severity, question
-        alarm.recurring = patient.came(alarm, now_us)
-        alarm.count = len(patient.raised[alarm.diagnosis.index])
+        alarm.count = patient.came(alarm, now_us, self._tree.akin[alarm.diagnosis.index])
+        alarm.recurring = alarm.count >= RECURRING_COUNT
         alarm.role = patient.role(alarm, now_us)
         self._count(alarm, +1)
 
@@ -487,13 +499,18 @@ class Diagnostician:
         if alarm.returned_us == NEVER:
             alarm.returned_us = visit.now_us
         ends = not (alarm.question.states & STANDING_STILL or alarm.diagnosis.outlasts_stop)
-        off = visit.patient.well.stopped and ends
+        off = visit.patient.well.stopped and ends and not alarm.recurring
         if alarm.latches:
             alarm.signal(Signal.RETURNED_LATCHING)
-        elif off or not (alarm.is_shelved or (alarm.recurring and visit.now_us - alarm.returned_us < alarm.recurs_us)):
+        elif off or not (alarm.is_shelved or (alarm.recurring and self._may_recur(visit, alarm))):
             signal = Signal.WELL_OFF if off else Signal.RETURNED
             signal = Signal.RELEASED if alarm.state in LATCHED else signal
             yield from self._end(visit, alarm, signal, "well_off" if off else "returned")
+
+    def _may_recur(self, visit: Visit, alarm: Alarm) -> bool:
+        """Neither its condition nor one akin to it has been gone for long enough."""
+        came = (t for place in self._tree.akin[alarm.diagnosis.index] for t in visit.patient.raised.get(place, ()))
+        return visit.now_us - max(alarm.returned_us, *came) < alarm.recurs_us
 
     def _tell_changes(self, visit: Visit) -> Iterator[AlarmEvent]:
         """Of each group one standing alarm is primary. What SCADA sees otherwise than it was told last, is told."""
@@ -730,6 +747,12 @@ class Diagnostician:
         group = self._tree.groups[diagnosis.group]
         is_so = "yes" if stands or until.met(visit.features) else "no"
         return (f"What does the pump do? {STATE_NAMES[state]}", f"{group.ask} {is_so}", *asked)
+
+
+def _came_unsaid(patient: Patient, alarm: Alarm) -> bool:
+    """It keeps coming back, and that it came this time was told to nobody."""
+    is_silent = alarm.recurring and not alarm.reminded and not alarm.is_shelved
+    return is_silent and patient.raised[alarm.diagnosis.index][-1] > alarm.raised_us
 
 
 def _unread(patient: Patient) -> Visit:

@@ -1,6 +1,6 @@
 """Patients: the wells under diagnosis, each with its alarms, and one reading of one of them being looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from esp_ingestd.core.well import Well
 STANDING_STILL: Final = OFF | TRIP
 STOPS_A_PUMP: Final = SEVERITIES.index("high")
 """A drive cuts what is so severe. For what is milder, or long gone and only latched, people stop a pump."""
+APART_US: Final = 6 * 3600 * SECOND_US
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 
@@ -45,12 +46,16 @@ class Patient:
         """By its last reading the pump stands."""
         return bool(self.well.state & STANDING_STILL)
 
-    def came(self, alarm: Alarm, now_us: int) -> bool:
-        """Note that an alarm's condition came, perhaps again; whether it keeps coming back."""
+    def came(self, alarm: Alarm, now_us: int, akin: Iterable[int]) -> int:
+        """Note that an alarm's condition came; how often it, or one of those akin to it, did of late.
+
+        What came of the others within hours of it was one malady that changed its name.
+        """
         place, recurs_us = alarm.diagnosis.index, alarm.diagnosis.recurs_us
-        earlier = [t for t in self.raised.get(place, ()) if now_us - t < recurs_us]
-        times = self.raised[place] = [*earlier, now_us][-RECURRING_COUNT:]
-        return len(times) == RECURRING_COUNT
+        own = [*(t for t in self.raised.get(place, ()) if now_us - t < recurs_us), now_us][-RECURRING_COUNT:]
+        self.raised[place] = own
+        others = [t for other in akin if other != place for t in self.raised.get(other, ()) if now_us - t < recurs_us]
+        return len(own) + sum(all(abs(other - t) > APART_US for t in own) for other in others)
 
     def role(self, alarm: Alarm, now_us: int) -> str:
         """What a standing alarm is in its group: one is primary, all others are secondary.

@@ -146,6 +146,8 @@ class Tree:
     """The questions that compare the well with its own normal."""
     place: Mapping[str, int]
     """Diagnosis by name -> its place in `diagnoses`."""
+    akin: Sequence[Sequence[int]]
+    """By place: which diagnoses' coming counts as its coming back, itself included; names of one category compete."""
 
     @staticmethod
     def parse(source: str | Mapping[str, Any]) -> "Tree":
@@ -187,6 +189,12 @@ def _missing_settings(question: Question, settings: WellSettings) -> set[str]:
     names = {FEATURES[index].name for index in question.features} & NEEDED_SETTING.keys()
     asked = {name for name in names if not any(f"unknown({name})" in text for text in question.when)}
     return {NEEDED_SETTING[name] for name in asked if not getattr(settings, NEEDED_SETTING[name])}
+
+
+def _akin(one: Diagnosis, other: Diagnosis, groups: Mapping[str, Group]) -> bool:
+    """Whether they are names for one malady, which may take turns."""
+    compete = groups[one.group].exclusive and groups[other.group].exclusive
+    return one is other or (compete and one.category == other.category)
 
 
 @dataclass(slots=True)
@@ -239,6 +247,7 @@ class _Reader:
             all_bits=(1 << len(self._questions)) - 1,
             relative_bits=sum(q.bit for q in self._questions if any(FEATURES[i].is_relative for i in q.asks)),
             place={diagnosis.name: diagnosis.index for diagnosis in diagnoses},
+            akin=[[one.index for one in diagnoses if _akin(one, other, groups)] for other in diagnoses],
         )
 
     def _fault(self, place: str, fault: str) -> None:

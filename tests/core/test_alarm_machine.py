@@ -78,6 +78,7 @@ class Told:
     count: int
     recurring: bool
     told_s: float
+    raised_s: float
     acknowledged: bool = False
     shelved_until_s: float = 0.0
     gone_s: float | None = None
@@ -149,35 +150,52 @@ class Model:
         if found and alarm:
             self.stay(name, alarm, found)
         elif found and not self.explained(name):
-            self.note(name)
-            count = len(self.came[name])
-            self.told[name] = Told(found, count, count == 3, self.now_s)
+            count = self.note(name)
+            self.told[name] = Told(found, count, count >= 3, self.now_s, self.now_s)
             self.told[name].role = self.role(name)
             self.say("raised", name)
             self.supersede(name)
         elif not found and alarm:
             self.lose(name, alarm)
 
-    def note(self, name: str) -> None:
+    def note(self, name: str) -> int:
+        """It came: how often that, or its like, came within a day."""
         self.came[name] = [*(at for at in self.came[name] if self.now_s - at < DAY), self.now_s][-3:]
+        own = self.came[name]
+        others = [at for each in self.alike(name) if each != name for at in self.came[each] if self.now_s - at < DAY]
+        return len(own) + sum(all(abs(at - each) > 6 * HOUR for each in own) for at in others)
+
+    @staticmethod
+    def alike(name: str) -> tuple[str, ...]:
+        """DEADHEAD and PUMP_OFF compete for a name: what comes of one, hours from the other, counts for both."""
+        return ("DEADHEAD", "PUMP_OFF") if name in ("DEADHEAD", "PUMP_OFF") else (name,)
 
     def stay(self, name: str, alarm: Told, found: int) -> None:
         if alarm.gone_s is not None:
             alarm.gone_s = None
             alarm.count += 1
-            self.note(name)
-            alarm.recurring |= len(self.came[name]) == 3
+            alarm.recurring |= self.note(name) >= 3
+            alarm.reminded = alarm.reminded and alarm.severity == CRITICAL
             self.supersede(name)
+        elif alarm.severity == HIGH and self.has_lasted(name, alarm):
+            alarm.reminded = True
+            self.say("raised", name)
         if found > alarm.severity:
             alarm.severity, alarm.acknowledged, alarm.shelved_until_s, alarm.told_s = found, False, 0.0, self.now_s
             self.say("escalated", name)
 
+    def has_lasted(self, name: str, alarm: Told) -> bool:
+        """It was folded when it came, nobody has dealt with it, and it has not gone for six hours."""
+        folded = alarm.recurring and self.came[name][-1] > alarm.raised_s and not alarm.reminded
+        return folded and self.state(name) == "active" and self.now_s - self.came[name][-1] >= 6 * HOUR
+
     def lose(self, name: str, alarm: Told) -> None:
         alarm.gone_s = self.now_s if alarm.gone_s is None else alarm.gone_s
         latches = name == "STALL" and alarm.severity == CRITICAL
-        if self.offs > 1 and name != "SENSOR_FAULT" and not latches:
+        quiet_s = self.now_s - max(alarm.gone_s, *(at for each in self.alike(name) for at in self.came[each]))
+        if self.offs > 1 and name != "SENSOR_FAULT" and not (latches or alarm.recurring):
             self.end(name, "well_off")
-        elif not (latches or alarm.shelved_until_s or (alarm.recurring and self.now_s - alarm.gone_s < DAY)):
+        elif not (latches or alarm.shelved_until_s or (alarm.recurring and quiet_s < DAY)):
             self.end(name, "returned")
 
     def end(self, name: str, reason: str) -> None:

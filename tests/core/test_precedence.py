@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from core.test_diagnosis import Run, reading, told
+from core.test_diagnosis import START_US, Run, reading, told
 
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.tree import Tree
@@ -67,6 +67,33 @@ def test_names_that_take_turns_are_told_three_times_each_and_one_is_primary() ->
     assert last == {"DEADHEAD": ("secondary", False, True), "PUMP_OFF": ("primary", True, True)}
     last = {e.diagnosis: (e.role, e.present, e.recurring) for e in run.then(60, **HOT)}
     assert last == {"DEADHEAD": ("primary", True, True), "PUMP_OFF": ("secondary", False, True)}
+
+
+def keeps_coming_back() -> Run:
+    run = run_on()
+    found = [event for _ in range(3) for event in run.then(60, **SLOW) + run.then(600)]
+    assert told(found) == ["raised PUMP_OFF high", "cleared PUMP_OFF high returned"] * 2 + ["raised PUMP_OFF high"]
+    return run
+
+
+def test_one_that_keeps_coming_back_stands_while_another_name_of_it_does() -> None:
+    run = keeps_coming_back()
+    assert not run.then(20 * 3600)
+    assert told(run.then(60, **HOT) + run.then(600)) == ["raised DEADHEAD high"], "the fourth time for both"
+    assert not told(run.then(20 * 3600))
+    assert told(run.then(5 * 3600)) == ["cleared PUMP_OFF high returned", "cleared DEADHEAD high returned"]
+
+
+def test_one_that_keeps_coming_back_is_told_once_more_each_time_that_it_stays_for_hours() -> None:
+    run = keeps_coming_back()
+    before = run.events[-1]
+    for _ in range(2):
+        began_us = START_US + int(run.at_s * SECOND_US)
+        (again,) = run.then(7 * 3600, **SLOW)
+        assert (again.transition, again.alarm_id) == ("raised", before.alarm_id)
+        assert 6 * 3600 <= (again.timestamp_us - began_us) / SECOND_US < 6.1 * 3600
+        run.then(600)
+    assert not run.then(5 * 3600, **SLOW) + run.then(600) + run.then(5 * 3600, **SLOW), "each time counts by itself"
 
 
 def test_what_was_explained_and_is_gone_is_never_told() -> None:
