@@ -46,6 +46,8 @@ CHANNELS: Final = (
     Channel("insulation_resistance", "MOhm", 0, 10_000, "insulation resistance to ground"),
 )
 CHANNEL_NAMES: Final = tuple(channel.name for channel in CHANNELS)
+VALUES: Final = slice(2, 2 + len(CHANNEL_NAMES))
+"""Where the channels stand in a reading."""
 Values = list[float | None]
 """Of one reading, in the order of CHANNELS; None where a channel was not sent. Nobody changes one in place."""
 
