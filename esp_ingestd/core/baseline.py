@@ -144,7 +144,7 @@ class Baseline:
             if value != value:  # noqa: PLR0124  (NaN: not known)
                 continue
             normal.learn(value, share, follow, guessed=doubted, clipping=clipping, settled=settled)
-            if doubted and known == known:  # noqa: PLR0124
+            if self.reference_doubt > 0 and known == known:  # noqa: PLR0124
                 # While the guess is set right: what the well has lost since new, it has lost at this frequency too.
                 if place == TEMP:
                     normal.reference += normal.centre - known

@@ -22,6 +22,8 @@ TOGETHER_US: Final = HOUR_US
 WAITING: Final = 2 + QUANTITIES
 """Values of one frame that waits: its time, its whole Hz, and its means."""
 BASELINES_MOST: Final = 10
+STALE_US: Final = 20 * DAY_US
+"""A real reservoir lost a fifth of its pressure in a month or two."""
 NEIGHBOUR_HZ: Final = 0.55
 NONE_OPEN: Final = -2
 _FRAME: Final = Struct(f"{WAITING}d")
@@ -38,6 +40,7 @@ class Learning:
         "_open",
         "_open_hz",
         "_packed",
+        "_used_us",
         "_waiting",
         "_whole_hz",
         "frame_us",
@@ -53,6 +56,8 @@ class Learning:
         """How many frames each baseline has learned, by whole Hz."""
         self._packed: dict[int, bytes] = {}
         """The baselines but for the open one, as it was."""
+        self._used_us: dict[int, int] = {}
+        """When each learned last."""
         self._open_hz = NONE_OPEN
         self._open = _NOTHING
         """The baseline that was asked for last."""
@@ -77,9 +82,8 @@ class Learning:
 
     def forget(self) -> None:
         """Begin to learn anew: the well is another one."""
-        self.frames_at.clear()
-        self._packed.clear()
-        self._open_hz = NONE_OPEN
+        for hertz in list(self.frames_at):
+            self._drop(hertz)
         self.distrust()
         self.frames = self.frame_us = 0
         self.leave()
@@ -97,6 +101,8 @@ class Learning:
         """Work out the scales at a frequency; those of before stand while its baseline may not be judged by."""
         self.is_found = True
         self._whole_hz = self._bin(hertz)
+        if self._is_stale(self._whole_hz):
+            self._refresh(self._whole_hz)
         self.usual = self.at(self._whole_hz) or self._guess(self._whole_hz)
         found = scales_of(self.usual)
         if found.known:
@@ -136,6 +142,7 @@ class Learning:
             self.frames += 1
             known.learn(means, memory, young=self.frames <= YOUNG_FRAMES)
             self.frames_at[waited_hz] = known.frames
+            self._used_us[waited_hz] = int(waited[0])
             due += WAITING
         del waiting[:due]
         self.find(hertz)
@@ -155,6 +162,7 @@ class Learning:
         frames = [list(self._waiting[at : at + WAITING]) for at in range(0, len(self._waiting), WAITING)]
         return {
             "baselines": {str(hertz): remembered(packed) for hertz, packed in self._packed.items()},
+            "used": {str(hertz): at_us for hertz, at_us in self._used_us.items()},
             "waiting": [[int(at_us), int(hertz), frame] for at_us, hertz, *frame in frames],
             "scaled": self.scales.known,
         }
@@ -163,6 +171,7 @@ class Learning:
         """Take back what `remember` gave, of a well at this frequency."""
         self._packed = {int(whole): recalled(values) for whole, values in known["baselines"].items()}
         self.frames_at = {int(whole): int(values[0]) for whole, values in known["baselines"].items()}
+        self._used_us = {int(whole): at_us for whole, at_us in known.get("used", {}).items()}
         self._open_hz = NONE_OPEN
         self._waiting = array(
             "d", [value for at_us, at_hz, frame in known["waiting"] for value in (at_us, at_hz, *frame)]
@@ -189,15 +198,38 @@ class Learning:
         """Begin a baseline, from its neighbour's."""
         begun = self._guess(hertz)
         if len(self.frames_at) == BASELINES_MOST:  # the least known goes, not the one that begins
-            least = min(self.frames_at, key=lambda known: self.frames_at[known])
-            del self.frames_at[least]
-            self._packed.pop(least, None)
+            self._drop(min(self.frames_at, key=lambda known: self.frames_at[known]))
         self._pack()
         self._open_hz, self._open = hertz, begun
         return begun
 
+    def _is_stale(self, hertz: int) -> bool:
+        """The well has not run at this frequency for weeks, and at another since."""
+        newest_us = max(self._used_us.values(), default=0)
+        return newest_us - self._used_us.get(hertz, newest_us) > STALE_US
+
+    def _refresh(self, hertz: int) -> None:
+        """Judge by what the well is now at another frequency; only what it was when new is as it was."""
+        guess, known = self._guess(hertz), self.at(hertz)
+        if known is None or not guess.ready:
+            return
+        for fresh, stale in zip(guess.of, known.of, strict=True):
+            fresh.reference = stale.reference
+        guess.reference_doubt = known.reference_doubt
+        self._open = guess
+        self.frames_at[hertz] = guess.frames
+        self._used_us[hertz] = max(self._used_us.values())
+
+    def _drop(self, hertz: int) -> None:
+        del self.frames_at[hertz]
+        self._packed.pop(hertz, None)
+        self._used_us.pop(hertz, None)
+        if self._open_hz == hertz:
+            self._open_hz = NONE_OPEN
+
     def _guess(self, hertz: int) -> Baseline:
-        known = [other for other, frames in self.frames_at.items() if frames >= READY_FRAMES and other > 0]
+        learned = [other for other, frames in self.frames_at.items() if frames >= READY_FRAMES and other > 0]
+        known = [other for other in learned if not self._is_stale(other)] or learned
         if not known or hertz <= 0:
             return Baseline()
         nearest = min(known, key=lambda other: (abs(other - hertz), other))

@@ -67,7 +67,7 @@ from esp_ingestd.core.quality import (
     without,
     without_zeros,
 )
-from esp_ingestd.core.reading import CHANNEL_NAMES, DAY_US, MINUTE_US, SECOND_US, Reading, Values
+from esp_ingestd.core.reading import DAY_US, MINUTE_US, SECOND_US, VALUES, Reading, Values
 from esp_ingestd.core.shift import Shifts
 from esp_ingestd.core.trend import Trend
 from esp_ingestd.core.window import STEP_US, Window
@@ -136,6 +136,8 @@ IDLE_A: Final = 2.0
 IDLE_LOAD: Final = 0.10
 STARTING_US: Final = 60 * SECOND_US
 LONG_GAP_US: Final = 1800 * SECOND_US
+COOLED_K: Final = 2.0
+"""A real motor cools by that in minutes, and needs half an hour to an hour to be as warm again."""
 RAMP_US: Final = 600 * SECOND_US
 RAMP_READINGS: Final = 3.0
 RAMPED: Final = 0.97
@@ -203,7 +205,6 @@ NEAR_DOUBT: Final = 0.035
 ASTRAY: Final = 0.15
 SHAKE_FLOOR: Final = {"g": 0.5, "mm/s": 2.5, "in/s": 0.1}
 _STRAYING: Final = [FLOW, HEAD, PIP, AMPERES]
-_CHANNELS: Final = slice(2, 2 + len(CHANNEL_NAMES))
 _RATIO: Final = FEATURE_INDEX["flow_ratio"]
 _MEAN: Final = FEATURE_INDEX["flow_mean"]
 _REFERENCE: Final = FEATURE_INDEX["flow_reference"]
@@ -450,14 +451,14 @@ class Well:
             self.received_us = now_us
         if now_us <= last_us:
             return LATE
-        sent: Any = reading[_CHANNELS]
+        sent: Any = reading[VALUES]
         raw: Values = list(sent)
         values = raw
         quality = self._quality
         if reading[-2] is not None or quality.shifts.places:
             values = quality.heard(values, reading[-2] or (), now_us)
         if last_us:
-            self._keep_time(now_us - last_us)
+            self._keep_time(now_us - last_us, values[TEMP_AT])
         held, frequency, current = quality.held, values[HERTZ_AT], values[AMPERES_AT]
         hertz = self._hertz_for(current) if frequency is None else frequency
         self._operate(now_us, hertz, held[AMPERES_AT] if current is None else current)
@@ -491,12 +492,12 @@ class Well:
             return WORKED
         return TAKEN
 
-    def _keep_time(self, step_us: int) -> None:
+    def _keep_time(self, step_us: int, temp: float | None) -> None:
         self._cadence.take(step_us)
         if self._cadence.gap:
             self._window.restart()
-            if step_us > LONG_GAP_US:
-                # It may have been stopped and started again meanwhile.
+            if step_us > LONG_GAP_US and not _known(temp) > self._quality.held[TEMP_AT] - COOLED_K:
+                # It may have been stopped and started again meanwhile; a motor that is as warm as before was not.
                 self._changed_us = self.last_us + step_us
 
     def _hertz_for(self, amperes: float | None) -> float:

@@ -9,6 +9,8 @@ from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, Run, read
 from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
+from esp_ingestd.core.alarm import AlarmEvent
+from esp_ingestd.core.baseline import PIP
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.learning import BASELINES_MOST
@@ -608,3 +610,40 @@ def test_what_is_lost_at_once_was_not_lost_to_debris(
     run.then(2 * DAY_S)
     grown(run, 1 if at_once else 6, 8, flow_rate=0.68, motor_current=0.74, pip=1.12, discharge_pressure=0.92)
     assert ("INTAKE_RESTRICTION" in raised(run)) is plugged
+
+
+@pytest.mark.parametrize("weeks_away", [1, 4])
+def test_a_speed_at_which_it_has_not_run_for_weeks_is_judged_by_what_the_well_is_now(weeks_away: int) -> None:
+    """The reservoir falls by a third meanwhile, and the well with it; within a week that would be a pump-off."""
+    run = Run(step_s=1200)
+    run.then(4 * DAY_S)
+    days = 7 * weeks_away
+    for day in range(days):
+        left = 1 - 0.33 * day / days
+        run.then(
+            DAY_S, vsd_frequency=55.0, pip=960 * left, discharge_pressure=3180 - 960 * (1 - left), flow_rate=1800.0
+        )
+    known_psi = 900 * 0.67 if weeks_away > 1 else 900.0
+    run.then(2 * DAY_S, pip=known_psi, discharge_pressure=2300 + known_psi, flow_rate=1800.0)
+    assert [e.diagnosis for e in run.events if e.transition == "raised" and run.at_s - 3 * DAY_S < at_s(e)] == []
+    baseline = run.diagnostician._patients["W"].well._learning.at(60)
+    assert baseline is not None
+    assert baseline.of[PIP].centre == pytest.approx(known_psi, rel=0.03)
+    assert baseline.of[PIP].reference == pytest.approx(900, rel=0.02), "what it was when new is as it was"
+
+
+@pytest.mark.parametrize(("warm", "within_s"), [(True, 600.0), (False, 5400.0)])
+def test_what_came_in_a_gap_waits_for_no_start_that_a_warm_motor_has_not_made(warm: bool, within_s: float) -> None:  # noqa: FBT001
+    run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=60)
+    run.then(DAY_S)
+    run.at_s += 3000
+    began_s = run.at_s
+    shut = {"flow_rate": 0.0, "discharge_pressure": 3900.0, "motor_current": 50.0, "pip": 1000.0}
+    run.then(7200, **shut, motor_temp=110.0 if warm else 100.0)
+    (raised,) = (event for event in run.events if event.diagnosis == "DEADHEAD" and event.transition == "raised")
+    assert (at_s(raised) - began_s <= within_s) is True
+    assert warm or at_s(raised) - began_s > 1800
+
+
+def at_s(event: AlarmEvent) -> float:
+    return (event.timestamp_us - START_US) / SECOND_US
