@@ -645,5 +645,47 @@ def test_what_came_in_a_gap_waits_for_no_start_that_a_warm_motor_has_not_made(wa
     assert warm or at_s(raised) - began_s > 1800
 
 
+def after_days(found: dict[str, float], *, without: tuple[str, ...] = (), hours: float = 2.0) -> list[str]:
+    """What is raised of a well that had its wellhead pressure and gas-oil ratio, and these values since."""
+    run, absent = Run(step_s=300), dict.fromkeys(without)
+    for step in range(3 * 288):
+        run.then(300, **{"wellhead_pressure": 200.0, "gor": 400.0, "torque": 100.0 + step % 3, **absent})
+    assert run.events == []
+    for step in range(int(12 * hours)):
+        moves = {name: value * (1 + 0.0005 * (step % 7)) for name, value in found.items()}
+        run.then(300, **{"wellhead_pressure": 200.0, "gor": 400.0, **moves, **absent})
+    return raised(run)
+
+
+def test_a_valve_that_shuts_over_an_intake_that_is_still_drawn_down_is_told_by_pressure_and_load() -> None:
+    shut = {"discharge_pressure": 4100.0, "motor_current": 45.0, "torque": 55.0}
+    assert after_days(shut, without=("flow_rate", "wellhead_pressure")) == ["DEADHEAD"]
+
+
+def test_flow_that_stops_at_once_and_quietly_with_much_load_left_is_no_gas() -> None:
+    """A check valve has stuck: the gas-oil ratio is as ever, nothing was unsteady before nor is since."""
+    stuck = {"flow_rate": 0.0, "motor_current": 50.5, "torque": 62.0, "discharge_pressure": 2900.0, "pip": 1050.0}
+    assert after_days(stuck | {"wellhead_pressure": 110.0}) == ["NO_FLOW"]
+
+
+def test_a_choke_that_people_turn_a_little_is_no_restriction() -> None:
+    turned = {"flow_rate": 1880.0, "wellhead_pressure": 270.0, "discharge_pressure": 3260.0, "pip": 920.0}
+    assert after_days(turned | {"motor_current": 69.2, "torque": 100.0}, hours=12) == []
+
+
+def test_an_intake_that_all_but_vanishes_while_the_pump_works_as_ever_is_no_pump_off() -> None:
+    assert "PUMP_OFF" not in after_days({"pip": 112.0, "motor_current": 70.0, "torque": 100.0})
+
+
+@pytest.mark.parametrize("left_psi", [20.0, 400.0])
+def test_a_shaft_breaks_also_where_the_pressure_moved_before_if_nothing_at_all_is_left(left_psi: float) -> None:
+    run = Run(step_s=300)
+    run.then(2 * DAY_S, flow_rate=None)
+    for step in range(6):
+        run.then(300, pip=900 * (1 + 0.02 * step), flow_rate=None)
+    run.then(HOUR_S, motor_current=25.0, pip=1000.0, discharge_pressure=1000.0 + left_psi, flow_rate=None)
+    assert raised(run) == (["BROKEN_SHAFT"] if left_psi < 100 else ["GAS_LOCK"])
+
+
 def at_s(event: AlarmEvent) -> float:
     return (event.timestamp_us - START_US) / SECOND_US
