@@ -28,8 +28,8 @@ docs/diagnosis.md are drawn from both.
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since
        what was shelved was milder; so does whatever else ends the alarm.
     8. A critical alarm that nobody acknowledged is `raised` again after an hour, once, with the same alarm_id. So is
-       what keeps coming back, if it is of high severity or COMM_LOSS, each time that it stays for six hours: a link
-       that was known to fail may have died, a pump that gasped may be locked for good.
+       what keeps coming back, if it is COMM_LOSS, or of high severity and the pump runs on, each time that it stays
+       for six hours: a link that was known to fail may have died, a pump that gasped may be locked for good.
     9. Identity is derived: an alarm from well, diagnosis and the time it was raised; an event from the alarm, its
        transition and its time, or, of a command, how many commands the alarm had heeded. Processing a reading or a
        command twice yields the same ids.

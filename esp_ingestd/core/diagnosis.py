@@ -470,7 +470,7 @@ class Diagnostician:
             alarm.reminded &= alarm.severity == CRITICAL
             alarm.signal(Signal.MET)
             yield from self._supersede(visit, alarm)
-        elif alarm.severity == HIGH and _came_unsaid(visit.patient, alarm) and not alarm.gone_for_us(visit.now_us):
+        elif alarm.severity == HIGH and _came_unsaid(visit.patient, alarm):
             yield from self._last(visit, alarm)
         if question.severity > alarm.severity:
             self._count(alarm, -1)
@@ -481,9 +481,10 @@ class Diagnostician:
             yield self._event(visit, alarm, "escalated")
 
     def _last(self, visit: Visit, alarm: Alarm) -> Iterator[AlarmEvent]:
-        """Raise an alarm that keeps coming back once more, when it stays this time."""
+        """Raise an alarm that keeps coming back once more, when it stays this time and the pump runs on."""
         begun_us = visit.patient.raised[alarm.diagnosis.index][-1]
-        if visit.now_us - begun_us >= LASTS_US and alarm.signal(Signal.OVERDUE):
+        holds = not (visit.patient.stands or alarm.gone_for_us(visit.now_us))
+        if holds and visit.now_us - begun_us >= LASTS_US and alarm.signal(Signal.OVERDUE):
             alarm.reminded = True
             yield self._event(visit, alarm, "raised", order=Order(visit.now_us, begun_us))
 

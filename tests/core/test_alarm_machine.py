@@ -187,7 +187,8 @@ class Model:
     def has_lasted(self, name: str, alarm: Told) -> bool:
         """It was folded when it came, nobody has dealt with it, and it has not gone for six hours."""
         folded = alarm.recurring and self.came[name][-1] > alarm.raised_s and not alarm.reminded
-        return folded and self.state(name) == "active" and self.now_s - self.came[name][-1] >= 6 * HOUR
+        lasted = not self.offs and self.now_s - self.came[name][-1] >= 6 * HOUR
+        return folded and lasted and self.state(name) == "active"
 
     def lose(self, name: str, alarm: Told) -> None:
         alarm.gone_s = self.now_s if alarm.gone_s is None else alarm.gone_s
