@@ -673,6 +673,20 @@ def test_a_choke_that_people_turn_a_little_is_no_restriction() -> None:
     assert after_days(turned | {"motor_current": 69.2, "torque": 100.0}, hours=12) == []
 
 
+def test_without_a_flow_meter_neither_is_one_by_a_quarter() -> None:
+    turned = {"wellhead_pressure": 245.0, "discharge_pressure": 3340.0, "pip": 960.0, "motor_current": 69.8}
+    assert after_days(turned, without=("flow_rate", "torque"), hours=12) == []
+
+
+@pytest.mark.parametrize(("psi", "found"), [(900.0, []), (960.0, ["PUMP_WEAR"])])
+def test_a_tenth_less_flow_is_wear_if_intake_or_head_say_so(psi: float, found: list[str]) -> None:
+    run = Run(step_s=1200)
+    run.then(8 * DAY_S, flow_variance=None)
+    for _ in range(4 * 72):
+        run.then(1200, flow_rate=2000 * 0.91, motor_current=67.0, pip=psi * (1 + run.at_s % 7 / 5000), vibration=0.2)
+    assert [name for name in raised(run) if name != "SENSOR_FAULT"] == found
+
+
 def test_an_intake_that_all_but_vanishes_while_the_pump_works_as_ever_is_no_pump_off() -> None:
     assert "PUMP_OFF" not in after_days({"pip": 112.0, "motor_current": 70.0, "torque": 100.0})
 
