@@ -516,7 +516,7 @@ class Diagnostician:
     def _may_recur(self, visit: Visit, alarm: Alarm) -> bool:
         """Neither its condition nor one akin to it has been gone for long enough."""
         came = (t for place in self._tree.akin[alarm.diagnosis.index] for t in visit.patient.raised.get(place, ()))
-        return visit.now_us - max(alarm.returned_us, *came) < alarm.recurs_us
+        return visit.now_us - max((alarm.returned_us, *came)) < alarm.recurs_us
 
     def _tell_changes(self, visit: Visit) -> Iterator[AlarmEvent]:
         """Of each group one standing alarm is primary. What SCADA sees otherwise than it was told last, is told."""

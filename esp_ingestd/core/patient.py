@@ -15,6 +15,7 @@ STANDING_STILL: Final = OFF | TRIP
 STOPS_A_PUMP: Final = SEVERITIES.index("high")
 """A drive cuts what is so severe. For what is milder, or long gone and only latched, people stop a pump."""
 APART_US: Final = 6 * 3600 * SECOND_US
+"""What comes of two names within so long is one illness that went from the one to the other."""
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 
