@@ -265,11 +265,11 @@ class Watch:
         """As if it had never been met."""
         self.met_us, self.samples, self.standing, self.gone_us = NEVER, 0, False, NEVER
 
-    def met(self, question: Question, now_us: int, *, again: bool = False) -> None:
-        """The question is met by a reading at `now_us`; one that is the one before `again` is no other sample."""
+    def met(self, question: Question, now_us: int) -> None:
+        """The question is met by a reading at `now_us`."""
         if self.met_us == NEVER:
             self.met_us = now_us
-        self.samples += not (again and self.samples)
+        self.samples += 1
         self.gone_us = NEVER
         if self.samples >= question.min_samples and now_us - self.met_us >= question.on_delay_us:
             self.standing = True
@@ -418,15 +418,13 @@ class Alarm:
         self.seq = self.heeded = 0
         self.reminded = False
 
-    def look(
-        self, met: int, asked: int, state: int, features: Sequence[float], now_us: int, *, again: bool = False
-    ) -> None:
+    def look(self, met: int, asked: int, state: int, features: Sequence[float], now_us: int) -> None:
         """Take in the answers at `now_us`: of the questions `asked`, those `met`; both as bits."""
         for question, watch in zip(self.diagnosis.questions, self.watches, strict=True):
             if not question.bit & asked:
                 continue
             if question.bit & met:
-                watch.met(question, now_us, again=again)
+                watch.met(question, now_us)
             elif question.states & state:
                 watch.not_met(question, features, now_us)
             elif not watch.standing:

@@ -124,7 +124,6 @@ class Diagnostician:
         met &= patient.enabled
         if not met and not patient.alarms:
             return ()
-        patient.take_row(reading)
         events = tuple(self._advance(Visit(patient, reading, met, asked & patient.enabled)))
         patient.follow(events)
         return events
@@ -321,7 +320,6 @@ class Diagnostician:
             "heeded": patient.heeded,
             "relearned": patient.relearned,
             "resets": patient.resets,
-            "row": [patient.repeats, *patient.row],
         }
         return json.dumps(document, separators=(",", ":")).encode()
 
@@ -348,8 +346,6 @@ class Diagnostician:
             patient.heeded = str(identity), int(heeded_us)
             patient.relearned = int(document.get("relearned", 0))
             patient.resets = list(document.get("resets", ()))
-            patient.repeats, *row = document.get("row", (0,))
-            patient.row = tuple(row)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             self._patients.pop(well_id, None)
             raise ValueError(f"well {well_id}: no snapshot that can be read: {error!r}") from error
@@ -441,8 +437,7 @@ class Diagnostician:
         well = visit.patient.well
         if well.gap:
             alarm.forget_pending()
-        again = visit.patient.again
-        alarm.look(visit.met, visit.asked, well.state, visit.features, visit.now_us, again=again)
+        alarm.look(visit.met, visit.asked, well.state, visit.features, visit.now_us)
         if well.stopped and not (alarm.stands and alarm.diagnosis.outlasts_stop):
             alarm.forget_unless(STANDING_STILL)
 
@@ -622,7 +617,7 @@ class Diagnostician:
             return "it is acknowledged already"
         if command.word == "unshelve" and not alarm.is_shelved:
             return "it is not shelved"
-        if command.word == "shelve" and patient.repeats_command(command, at_us) and alarm.is_shelved:
+        if command.word == "shelve" and patient.repeats(command, at_us) and alarm.is_shelved:
             return f"it is shelved already, until {to_iso(alarm.shelved_until_us)}"
         if command.word == "reset" and alarm.state not in LATCHED:
             if alarm.latches:
@@ -632,7 +627,7 @@ class Diagnostician:
 
     def _relearn(self, patient: Patient, command: Command, at_us: int, events: list[AlarmEvent]) -> tuple[str, str]:
         """Learn a well's normal anew, and end what was told by comparison with the old one; as `_treat`."""
-        if patient.repeats_command(command, at_us):
+        if patient.repeats(command, at_us):
             return "", "its baseline was reset already"
         patient.relearned += 1
         patient.well.relearn()

@@ -210,9 +210,10 @@ class Learning:
 
     def _refresh(self, hertz: int) -> None:
         """Judge by what the well is now at another frequency; only what it was when new is as it was."""
-        guess, known = self._guess(hertz), self.at(hertz)
+        guess = self._guess(hertz)
+        known = self.at(hertz)  # the open one from here on
         if known is None or not guess.ready:
-            return
+            return  # of no other frequency is known more
         for fresh, stale in zip(guess.of, known.of, strict=True):
             fresh.reference = stale.reference
         guess.reference_doubt = known.reference_doubt

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from esp_ingestd.core.alarm import NEVER, RECURRING_COUNT, Alarm, AlarmEvent
 from esp_ingestd.core.command import Command
 from esp_ingestd.core.feature import OFF, TRIP
-from esp_ingestd.core.reading import SECOND_US, VALUES, Reading
+from esp_ingestd.core.reading import SECOND_US, Reading
 from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import Well
 
@@ -23,7 +23,7 @@ REPEATED_US: Final = 300 * SECOND_US
 class Patient:
     """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
 
-    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "repeats", "resets", "row", "stood", "well")
+    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "stood", "well")
 
     def __init__(self, well: Well, enabled: int) -> None:
         self.well = well
@@ -39,26 +39,8 @@ class Patient:
         """How often its baseline was reset."""
         self.resets: list[str] = []
         """The alarms that commands reset last, by their ids."""
-        self.row: tuple[Any, ...] = ()
-        """The channels of the last reading that met a question, or came while an alarm was there."""
-        self.repeats = 0
-        """How often that was sent."""
         self.stood: bool | None = None
         """Whether the pump stood at the last snapshot; None before the first."""
-
-    def take_row(self, reading: Reading) -> None:
-        """Note what a reading says, in case the next one says the same."""
-        row: Any = reading[VALUES]
-        self.repeats = self.repeats + 1 if row == self.row else 0
-        self.row = row
-
-    @property
-    def again(self) -> bool:
-        """The last reading is the one before under another time: a bad link sends a row twice, noise makes no two.
-
-        Where it comes a third time, that is how the well is.
-        """
-        return self.repeats == 1
 
     @property
     def stands(self) -> bool:
@@ -94,7 +76,7 @@ class Patient:
         """The standing alarm of this identity."""
         return next((a for a in self.alarms.values() if a.stands and a.alarm_id == alarm_id), None)
 
-    def repeats_command(self, command: Command, at_us: int) -> bool:
+    def repeats(self, command: Command, at_us: int) -> bool:
         """Whether a command is the one heeded last, delivered again; the next one is compared with this."""
         identity, heeded_us = self.heeded
         same = identity == command.identity and 0 <= at_us - heeded_us < REPEATED_US

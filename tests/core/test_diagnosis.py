@@ -389,28 +389,3 @@ def test_without_a_nameplate_its_rules_are_off() -> None:
     run = Run(WellSettings(settle_s=600))
     run.then(3600)
     assert not run.then(600, motor_current=900, motor_temp=240)
-
-
-@pytest.mark.parametrize(("rows", "found"), [(1, []), (2, []), (3, ["raised OVERLOAD critical"])])
-def test_a_row_that_a_bad_link_sends_twice_is_one_sample(rows: int, found: list[str]) -> None:
-    run = Run(step_s=60)
-    run.then(3600)
-    spike = reading(run.at_s, motor_current=140.0)
-    events: list[AlarmEvent] = []
-    for _ in range(rows):
-        at_us = START_US + int(run.at_s * SECOND_US)
-        events += run.diagnostician.observe(spike._replace(timestamp_us=at_us, received_us=at_us))
-        run.at_s += run.step_s
-    assert told(events) == found
-    if not found:
-        assert not run.then(3600)
-
-
-def test_that_it_was_sent_twice_outlives_a_restart() -> None:
-    run, after = Run(step_s=60), Run(step_s=60)
-    run.then(3600)
-    run.then(60, motor_current=140.0)
-    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
-    last = reading(run.at_s - 60, motor_current=140.0)
-    at_us = START_US + int(run.at_s * SECOND_US)
-    assert not after.diagnostician.observe(last._replace(timestamp_us=at_us, received_us=at_us))

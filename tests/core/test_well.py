@@ -10,7 +10,7 @@ from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.baseline import PIP
+from esp_ingestd.core.baseline import PIP, READY_FRAMES
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.learning import BASELINES_MOST
@@ -630,6 +630,19 @@ def test_a_speed_at_which_it_has_not_run_for_weeks_is_judged_by_what_the_well_is
     assert baseline is not None
     assert baseline.of[PIP].centre == pytest.approx(known_psi, rel=0.03)
     assert baseline.of[PIP].reference == pytest.approx(900, rel=0.02), "what it was when new is as it was"
+
+
+def test_what_is_known_of_a_speed_stays_where_no_other_is_known_better() -> None:
+    run = Run(step_s=1200)
+    run.then(4 * DAY_S)
+    run.at_s += 30 * DAY_S
+    run.then(8 * HOUR_S, vsd_frequency=50.0, flow_rate=1600.0, motor_current=60.0)
+    run.then(3 * HOUR_S, flow_rate=2000.0)
+    learning = run.diagnostician._patients["W"].well._learning
+    baseline = learning.at(60)
+    assert baseline is not None
+    assert learning.frames_at[50] < READY_FRAMES <= baseline.frames
+    assert baseline.of[PIP].centre == pytest.approx(900, rel=0.03)
 
 
 @pytest.mark.parametrize(("warm", "within_s"), [(True, 600.0), (False, 5400.0)])
