@@ -61,13 +61,14 @@ class Shifts:
         self.places: dict[int, list[float]] = {}
         """Place of a channel that is suspected -> looks, value before, value after, looks at the value before."""
 
-    def look(self, sent: Values, *, turning: bool, gap: bool) -> None:
+    def look(self, sent: Values, *, turning: bool, gap: bool, filling: bool = False) -> None:
         """Take in the values of a reading, as they were sent.
 
         Args:
             sent: in the order of the channels.
             turning: the pump turns.
             gap: the look before was too long ago to continue from, or the pump's speed is being changed.
+            filling: the pump was started not long ago: its tubing may be filling still, and no flow come out of it.
         """
         if gap or turning != self._turning:
             self._turning, self._edge = turning, EDGE_LOOKS
@@ -84,7 +85,7 @@ class Shifts:
         jumped: dict[int, tuple[int, float]] = {}
         for place in _WATCHED:
             value, old = sent[place], marks[place]
-            if value is None or place in places or place in over:
+            if value is None or place in places or place in over or (filling and place == _FLOW and value > old):
                 continue
             if abs(value - old) > LEAST_JUMP * abs(old) and (unit := _other_unit(place, value, old)) is not None:
                 jumped[place] = unit, value

@@ -855,6 +855,16 @@ def test_a_flow_meter_that_was_set_to_cubic_metres_during_a_stop_is_found_by_wha
     assert run.events[-1].message.startswith("The flow meter shows 0.16 times the usual")
 
 
+@pytest.mark.parametrize("shows", [0.0, 13.2])
+def test_a_flow_that_comes_when_the_tubing_is_full_is_in_no_other_unit(shows: float) -> None:
+    """Of a meter that shows a little while nothing flows, it is then as many times that as m3/h are in bbl/d."""
+    run = Run(dataclasses.replace(SETTINGS, settle_s=3 * HOUR_S), step_s=300)
+    run.then(4 * HOUR_S, **STANDING | {"flow_rate": shows})
+    run.then(HOUR_S, flow_rate=shows)
+    run.then(2 * HOUR_S, flow_rate=1990.0)
+    assert "UNIT_SUSPECT" not in [event.diagnosis for event in run.events]
+
+
 # ----------------------------------------------------------------------------------------------------- CLOCK_FAULT
 
 
