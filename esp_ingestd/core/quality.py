@@ -13,9 +13,9 @@ Rules:
        again and again among sound ones is erratic, and as good as dead.
     4. A gauge that repeats one value each time that it is sent, for half an hour and four times longer than it ever
        did, while motor current or flow move, is frozen. Each channel's own habit of repeating is learned first:
-       quantised channels do so all day long, and one that was sound and did so for four hours is not judged alone. The
-       same is asked of all gauges together, which repeat less often: so a frozen tool with quantised channels is found
-       too.
+       quantised channels do so all day long, and one that was sound and did so for four hours, or at two readings in
+       five, is not judged alone. The same is asked of all gauges together, which repeat less often: so a frozen tool
+       with quantised channels is found too.
     5. A channel that from one reading to the next is sent in another unit: core/shift.py.
     6. Frozen and wrongly scaled channels are unknown to all other rules.
 """
@@ -67,7 +67,8 @@ HABIT_KNOWN_US: Final = 43_200 * SECOND_US
 """By then it is known how one gauge repeats itself, which is with few digits the habit of a quiet hour; all gauges
 together do so by chance no more at first than later."""
 HABIT_SHARE: Final = 0.4
-"""Of its readings: a gauge that repeats itself more often moves in bursts, and is known only after two days."""
+"""Of its readings: a gauge that repeats itself more often has so few digits that it stands still for as long as the
+well does, longer than ever at another speed; it alone shows no freeze. All together are known after two days."""
 COARSE_US: Final = 14_400 * SECOND_US
 """A gauge that was sound and repeated itself so long has too few digits for a well as steady as this: it alone shows
 no freeze, all gauges together do."""
@@ -435,14 +436,15 @@ class Quality:
     def _froze(self, gauge: int, now_us: int) -> bool:
         over = self._seen[gauge] - self._repeats[gauge]
         repeated = self._repeated[gauge]
-        lively = repeated <= HABIT_SHARE * over or self._since[gauge] - self._began_us >= HABIT_US
+        known = repeated <= HABIT_SHARE * over
+        if gauge == _TOGETHER:
+            known = known or self._since[gauge] - self._began_us >= HABIT_US
+        else:
+            known = known and self._habit[gauge] < COARSE_US and now_us - self._began_us >= HABIT_KNOWN_US
         by_chance = self._repeats[gauge] * log((repeated + 1) / (over + 2))
-        alone = gauge != _TOGETHER
-        coarse = alone and (self._habit[gauge] >= COARSE_US or now_us - self._began_us < HABIT_KNOWN_US)
         return (
             over - repeated >= HABIT_MOVES
-            and lively
-            and not coarse
+            and known
             and by_chance < NEVER_LOG
             and now_us - self._since[gauge] >= max(FROZEN_US, FROZEN_TIMES * self._habit[gauge])
             and now_us - self._moved_us < FROZEN_US

@@ -429,6 +429,15 @@ def test_a_gauge_of_whole_degrees_in_a_steady_well_is_not_frozen_for_days() -> N
     assert not run.events
 
 
+def test_a_gauge_of_tenths_stands_still_at_another_speed_and_is_not_frozen() -> None:
+    run = Run(step_s=1200)
+    for number in range(3 * 72):
+        run.then(1200, vibration=(0.2, 0.2, 0.2, 0.3)[number % 4], pip=900.0 + number % 5)
+    for number in range(2 * 72):
+        run.then(1200, vibration=0.2, pip=920.0 + number % 5, vsd_frequency=56.0, motor_current=68 + 0.1 * (number % 4))
+    assert not run.events
+
+
 def test_a_gauge_that_freezes_on_a_well_that_reports_by_exception_is_found_by_its_heartbeats() -> None:
     """Every half hour all is sent; between them what has changed by more than it usually strays."""
     run, dice, sent = Run(SETTINGS, step_s=300), Random(4), 110.0  # noqa: S311  (the same at each run)
