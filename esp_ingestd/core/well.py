@@ -18,8 +18,7 @@ Operating state, from drive frequency and motor current:
        trip where readings are so close that a ramp would have been seen, and nearly so where an alarm stood, or was
        about to on a well that seldom stops so. Where no drive reports, or a ramp could have been missed, it may be one
        if the pump ran settled and at full speed ten minutes before and has not stopped without a ramp for ten days: a
-       well that does does so by habit. More likely it is one if the ramps of the stops before were seen. How sure is
-       sure enough, the tree says.
+       well that does does so by habit. How sure is sure enough, the tree says.
 """
 
 import dataclasses
@@ -166,11 +165,7 @@ CLOSE: Final = 0.8
 LIKELY: Final = 0.6
 HABITUAL: Final = 0.3
 """How sure it is that nobody asked for a stop: a ramp would have been seen; the pump ailed; its current showed none,
-where no drive reports, or each stop before showed one; a ramp could have been missed; and so it was before."""
-RAMPS_SEEN: Final = 3
-"""So many stops in a row whose ramp was seen show that this well's ramps are slow enough to be seen."""
-HIDES: Final = 1.2
-"""Times the ramp that a drive is set to, as far as it was seen: no steps so short hide it, but for their jitter."""
+where no drive reports; a ramp could have been missed; and so it was before."""
 DRIFT_US: Final = 900 * SECOND_US
 """A change of speed that took longer is no step."""
 LOST_FLOW: Final = 0.5
@@ -247,12 +242,8 @@ _REMEMBERED: Final = (
     "_mark_hz",
     "_mark_us",
     "_earlier_hz",
-    "_ramps_seen",
+    "_peak_before",  # an earlier version kept a count here; it is in the next place
     "_peak_before",
-    "_ramp_since_us",
-    "_ramp_us",
-    "_ramp_before_us",
-    "_turned_us",
 )
 """Of a well, what outlives a restart as it is; the rest follows from its settings. New ones at the end, so that what an
 earlier version remembered can be taken back."""
@@ -285,10 +276,6 @@ class Well:
         "_peak_speed",
         "_peak_us",
         "_quality",
-        "_ramp_before_us",
-        "_ramp_since_us",
-        "_ramp_us",
-        "_ramps_seen",
         "_resume_us",
         "_settle_us",
         "_shake_floor",
@@ -298,7 +285,6 @@ class Well:
         "_stopped_us",
         "_trend",
         "_trip_c",
-        "_turned_us",
         "_window",
         "alarmed",
         "features",
@@ -344,14 +330,6 @@ class Well:
         self._stopped_us = 0
         self._stopped_before_us = 0
         """The last two stops for which no ramp was seen."""
-        self._ramps_seen = 0
-        """Stops since then, all of them with a ramp."""
-        self._ramp_since_us = 0
-        """Since when it has been slower than lately, and ever slower; 0 if it is not."""
-        self._ramp_us = self._ramp_before_us = 0
-        """For how long at least it was ramped down at the last two stops for which that was seen."""
-        self._turned_us = 0
-        """When it was last seen turning, before it stopped."""
         self._off_readings = 0
         self._resume_us = 0
         self._clock = Clock()
@@ -526,17 +504,12 @@ class Well:
 
     def _follow_speed(self, now_us: int, speed: float) -> None:
         """Follow how fast the pump turned lately, and whether it is being ramped down."""
-        rises = speed > self._speed
         self._speed = speed
         since_us = now_us - self._peak_us
         if since_us > RAMP_US and since_us > RAMP_READINGS * self._cadence.interval_us:
             self._peak_before, self._peak_speed, self._peak_us = self._peak_speed, speed, now_us
         elif speed > self._peak_speed:
             self._peak_speed = speed
-        if rises or speed >= RAMPED * max(self._peak_speed, self._peak_before):
-            self._ramp_since_us = 0
-        elif not self._ramp_since_us:
-            self._ramp_since_us = now_us
 
     def _change(self, now_us: int, hertz: float) -> None:
         """The frequency is another one, if a second reading, or flow and current, say so too; at a start, at once."""
@@ -587,7 +560,6 @@ class Well:
             self._steady_hz = self._mark_hz = self._earlier_hz = NAN
             self._mark_us = 0
             self._peak_speed = self._peak_before = 0.0
-            self._ramp_since_us = 0
             self._learning.leave()
             self.features[_HEALTHY] = NAN
         self._off_readings = 0
@@ -598,7 +570,6 @@ class Well:
         if self._off_readings == 1:
             self._resume_us = self.started_us
             turned = self.state not in (UNKNOWN, OFF, TRIP)
-            self._turned_us = self.last_us
             asked = not turned or (hertz > RAMP_END_HZ and now_us - self.last_us > RAMP_LEAST_US)
             unplanned = 0.0 if asked else self._unplanned(now_us - self.last_us)
             self.features[_BEFORE:] = (self.features[_LOAD], self.features[_CURRENT], self.features[_MARGIN])
@@ -608,15 +579,9 @@ class Well:
             self._note_stop(now_us)
 
     def _note_stop(self, now_us: int) -> None:
-        """Now it is a stop: remember whether a ramp was seen."""
-        if not self.started_us:
-            return
-        if self.features[_STOP]:
-            self._stopped_before_us, self._stopped_us, self._ramps_seen = self._stopped_us, now_us, 0
-        else:
-            self._ramps_seen += 1
-            self._ramp_before_us = self._ramp_us
-            self._ramp_us = self._turned_us - self._ramp_since_us if self._ramp_since_us else 0
+        """Now it is a stop: remember it if no ramp was seen."""
+        if self.started_us and self.features[_STOP]:
+            self._stopped_before_us, self._stopped_us = self._stopped_us, now_us
 
     def _unplanned(self, step_us: int) -> float:
         """How sure it is that nobody asked for a stop; `step_us` since the pump was last seen turning."""
@@ -637,13 +602,10 @@ class Well:
         habit_us = self.last_us - HABIT_US
         if self.alarmed or (self._stopped_before_us < habit_us and (self.troubled or self._surged())):
             return AILING
-        if not (self.state == RUNNING and full) or self._cadence.gap:
-            return HABITUAL
         seldom = self._stopped_us < habit_us
-        seen = drive and step_us <= min(SPARSE_US, HIDES * min(self._ramp_us, self._ramp_before_us))
-        if seen or (seldom and (step_us <= FINE_US or self._ramps_seen >= RAMPS_SEEN)):
-            return CLOSE
-        return LIKELY if seldom and step_us <= SPARSE_US else HABITUAL
+        if not (self.state == RUNNING and full and seldom) or step_us > SPARSE_US or self._cadence.gap:
+            return HABITUAL
+        return CLOSE if step_us <= FINE_US else LIKELY
 
     def _surged(self) -> bool:
         """The last reading of the turning motor showed a current far beyond its habit: the drive cut an overload."""
