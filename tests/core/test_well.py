@@ -700,6 +700,16 @@ def test_a_tenth_less_flow_is_wear_if_intake_or_head_say_so(psi: float, found: l
     assert [name for name in raised(run) if name != "SENSOR_FAULT"] == found
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.87, []), (0.82, ["PUMP_WEAR"])])
+def test_less_flow_alone_is_wear_only_if_a_choke_would_hardly_do_it(share: float, found: list[str]) -> None:
+    run = Run(step_s=1200)
+    absent = {"pip": None, "discharge_pressure": None, "flow_variance": None}
+    run.then(8 * DAY_S, **absent)
+    for _ in range(4 * 72):
+        run.then(1200, flow_rate=2000 * share, motor_current=67.0, vibration=0.2, **absent)
+    assert [name for name in raised(run) if name != "SENSOR_FAULT"] == found
+
+
 def test_an_intake_that_all_but_vanishes_while_the_pump_works_as_ever_is_no_pump_off() -> None:
     assert "PUMP_OFF" not in after_days({"pip": 112.0, "motor_current": 70.0, "torque": 100.0})
 
