@@ -714,6 +714,62 @@ def test_an_intake_that_all_but_vanishes_while_the_pump_works_as_ever_is_no_pump
     assert "PUMP_OFF" not in after_days({"pip": 112.0, "motor_current": 70.0, "torque": 100.0})
 
 
+def test_a_small_rise_at_the_intake_with_little_flow_left_is_a_plugged_one() -> None:
+    run = Run(step_s=300)
+    run.then(3 * DAY_S)
+    for step in range(12 * 12):  # within a few hours, and stays so
+        share = min(step / 60, 1.0)
+        steady = 1 + 0.001 * (step % 5)
+        run.then(
+            300,
+            flow_rate=2000 * (1 - 0.4 * share) * steady,
+            pip=900 * (1 + 0.1 * share) * steady,
+            discharge_pressure=900 * (1 + 0.1 * share) + 2300 * (1 - 0.17 * share) * steady,
+            motor_current=70 * (1 - 0.09 * share) * steady,
+        )
+    assert raised(run)[0] == "INTAKE_RESTRICTION"
+
+
+def test_a_pump_that_turns_backwards_may_keep_most_of_its_head() -> None:
+    run = Run(step_s=300)
+    run.then(3 * DAY_S)
+    run.then(300, vsd_frequency=30.0)
+    run.then(6 * HOUR_S, **STANDING)
+    for step in range(36):
+        steady = 1 + 0.001 * (step % 5)
+        run.then(
+            300, flow_rate=900 * steady, pip=910 * steady, discharge_pressure=3030 * steady, motor_current=58 * steady
+        )
+    assert raised(run) == ["REVERSE_ROTATION"]
+
+
+def test_a_slug_of_gas_that_is_seen_once_is_what_locks_the_pump() -> None:
+    """Without flow there is no gas-oil ratio; a broken shaft brings none."""
+    found = []
+    for gor in (7000.0, 400.0):
+        run = Run(step_s=300)
+        run.then(3 * DAY_S, gor=400.0)
+        run.then(300, flow_rate=1200.0, motor_current=42.0, pip=1050.0, discharge_pressure=2900.0, gor=gor)
+        for step in range(12):
+            steady = 1 + 0.001 * (step % 5)
+            left = {"pip": 1200 * steady, "discharge_pressure": 1600 * steady, "motor_current": 34 * steady}
+            run.then(300, flow_rate=0.0, gor=0.0, vibration=0.12, **left)
+        found.append(raised(run)[0])
+    assert found == ["GAS_LOCK", "BROKEN_SHAFT"]
+
+
+@pytest.mark.parametrize("over_psi", [0.0, 300.0])
+def test_a_shaft_that_broke_in_a_gap_leaves_neither_torque_nor_head(over_psi: float) -> None:
+    run = Run(step_s=60)
+    run.then(3 * DAY_S, torque=100.0)
+    run.at_s += HOUR_S
+    for step in range(120):
+        steady = 1 + 0.001 * (step % 5)
+        left = {"pip": 1400 * steady, "discharge_pressure": (1400 + over_psi) * steady, "motor_current": 34 * steady}
+        run.then(60, flow_rate=0.0, torque=2.5, motor_temp=105.0, **left)
+    assert ("BROKEN_SHAFT" in raised(run)) is (over_psi == 0)
+
+
 @pytest.mark.parametrize("left_psi", [20.0, 400.0])
 def test_a_shaft_breaks_also_where_the_pressure_moved_before_if_nothing_at_all_is_left(left_psi: float) -> None:
     run = Run(step_s=300)
