@@ -22,7 +22,8 @@ docs/diagnosis.md are drawn from both.
     6. Three times within a day, or what else the tree says of a diagnosis (`recurs_s`), is one alarm that keeps coming
        back: it then stands (`recurring`) until its condition has been gone for as long, and counts; its state
        says whether its condition holds (`present`). A stop of the well does not end that one: it cures nothing, and
-       each start would tell of it anew. Names that compete, and are of one category, are one malady: what came of one
+       each start would tell of it anew. What is told by the week, came twice within one, and comes again within four
+       is known to come back. Names that compete, and are of one category, are one malady: what came of one
        of them, hours from the other, counts for both, and ends neither.
     7. A shelved alarm is silent. Its condition may go and come back meanwhile, which counts and is not told; it does
        not end by that until it is unshelved, and is then told as it stands. Growing worse ends the shelving, since

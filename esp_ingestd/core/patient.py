@@ -7,7 +7,7 @@ from typing import Final
 from esp_ingestd.core.alarm import NEVER, RECURRING_COUNT, Alarm, AlarmEvent
 from esp_ingestd.core.command import Command
 from esp_ingestd.core.feature import OFF, TRIP
-from esp_ingestd.core.reading import SECOND_US, Reading
+from esp_ingestd.core.reading import DAY_US, SECOND_US, Reading
 from esp_ingestd.core.tree import SEVERITIES
 from esp_ingestd.core.well import Well
 
@@ -16,6 +16,8 @@ STOPS_A_PUMP: Final = SEVERITIES.index("high")
 """A drive cuts what is so severe. For what is milder, or long gone and only latched, people stop a pump."""
 APART_US: Final = 6 * 3600 * SECOND_US
 """What comes of two names within so long is one illness that went from the one to the other."""
+KNOWN_TIMES: Final = 4
+"""What is told by the week, came back within one, and comes again within so many, is known to come back."""
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 
@@ -50,11 +52,15 @@ class Patient:
     def came(self, alarm: Alarm, now_us: int, akin: Iterable[int]) -> int:
         """Note that an alarm's condition came; how often it, or one of those akin to it, did of late.
 
-        What came of the others within hours of it was one malady that changed its name.
+        What came of the others within hours of it was one malady that changed its name. Twice within the time in which
+        it recurs, and now again within KNOWN_TIMES that, is three times.
         """
         place, recurs_us = alarm.diagnosis.index, alarm.diagnosis.recurs_us
-        own = [*(t for t in self.raised.get(place, ()) if now_us - t < recurs_us), now_us][-RECURRING_COUNT:]
+        known_us = KNOWN_TIMES * recurs_us if recurs_us > DAY_US else recurs_us
+        own = [*(t for t in self.raised.get(place, ()) if now_us - t < known_us), now_us][-RECURRING_COUNT:]
         self.raised[place] = own
+        if len(own) < RECURRING_COUNT or own[-2] - own[0] >= recurs_us:
+            own = [t for t in own if now_us - t < recurs_us]
         others = [t for other in akin if other != place for t in self.raised.get(other, ()) if now_us - t < recurs_us]
         return len(own) + sum(all(abs(other - t) > APART_US for t in own) for other in others)
 

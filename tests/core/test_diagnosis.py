@@ -330,6 +330,17 @@ def test_the_later_of_two_in_a_group_is_secondary(run: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize(("days", "known"), [(20, True), (29, False)])
+def test_what_came_twice_in_a_week_is_known_to_come_back_for_four(days: int, known: bool) -> None:  # noqa: FBT001
+    run = Run(step_s=300)
+    for quiet_s in (3600, days * 86_400):
+        run.then(900, motor_current=120)
+        run.then(quiet_s)
+    assert [event.recurring for event in run.events] == [False] * 4
+    (again,) = run.then(900, motor_current=120)
+    assert (again.transition, again.recurring, again.count) == ("raised", known, 3 if known else 1)
+
+
 def test_what_comes_three_times_in_a_week_is_one_standing_alarm(run: Run) -> None:
     for _ in range(5):
         run.then(90, motor_current=120)
