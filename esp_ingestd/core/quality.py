@@ -63,9 +63,9 @@ FROZEN_TIMES: Final = 4
 """Of its longest habit of repeating. A real quantised channel went to 3 times its longest run so far, not further."""
 HABIT_MOVES: Final = 12
 """How often a gauge must have moved until its habit is known."""
-HABIT_KNOWN_US: Final = 43_200 * SECOND_US
-"""By then it is known how one gauge repeats itself, which is with few digits the habit of a quiet hour; all gauges
-together do so by chance no more at first than later."""
+HABIT_KNOWN_US: Final = 36_000 * SECOND_US
+"""By then it is known how one gauge repeats itself, which is with few digits the habit of a quiet hour, not of those in
+which a motor warms up; all gauges together do so by chance no more at first than later."""
 HABIT_SHARE: Final = 0.4
 """Of its readings: a gauge that repeats itself more often has so few digits that it stands still for as long as the
 well does, longer than ever at another speed; it alone shows no freeze. All together are known after two days."""
@@ -440,7 +440,7 @@ class Quality:
         if gauge == _TOGETHER:
             known = known or self._since[gauge] - self._began_us >= HABIT_US
         else:
-            known = known and self._habit[gauge] < COARSE_US and now_us - self._began_us >= HABIT_KNOWN_US
+            known = known and self._habit[gauge] < COARSE_US and self._since[gauge] - self._began_us >= HABIT_KNOWN_US
         by_chance = self._repeats[gauge] * log((repeated + 1) / (over + 2))
         return (
             over - repeated >= HABIT_MOVES

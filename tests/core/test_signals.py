@@ -444,6 +444,15 @@ def test_a_gauge_of_few_digits_is_not_frozen_before_its_habits_are_known() -> No
     assert told(shows(12, 78.1)) == ["raised SENSOR_FAULT low"]
 
 
+def test_what_a_gauge_did_while_the_motor_warmed_up_is_no_habit() -> None:
+    run = Run(step_s=1200)
+    for number in range(72):  # by whole degrees to 90 in eight hours, and there it stays
+        run.then(
+            1200, motor_temp=min(90.0, 66.0 + number), pip=900.0 + number % 5, motor_current=70 + 0.1 * (number % 4)
+        )
+    assert not run.events
+
+
 def test_nothing_of_a_pump_that_stands_is_called_frozen() -> None:
     run = Run(step_s=60)
     run.then(DAY_S)
