@@ -7,6 +7,7 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
     2. It stays at its new level for five looks; until then it is suspected, and read by nobody else already.
     3. Where something else changed meanwhile (a start, a stop, another speed, a gap in the data) two pressures must
        jump by the same factor; of a channel that was not sent since, however long ago that was.
+       A flow that rises after a start comes because the tubing is full.
     4. It is over when the value jumps back, or is what it was for five looks.
     5. What jumps once and back was a spike; what jumps on and on is no level to compare with.
     6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
