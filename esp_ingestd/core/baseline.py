@@ -40,6 +40,9 @@ RATIOS: Final = 10
 # Exponent of frequency by which the operating point moves, and how little that is known.
 EXPONENTS: Final = [1.4, -0.7, 0.7, 0.0, 1.0, 1.0, 0.0, 0.2, 0.5, 0.0, 0.0, 0.0]
 DOUBTS: Final = [2.2, 2.0, 1.2, 0.8, 2.0, 2.0, 1.0, 1.0, 2.0, 0.5, 2.0, 2.0]
+FLOW_DOUBT: Final = 22.0
+"""Doubt about a flow that falls with the speed, for each squared unit more: the less head a pump has to spare, the more
+flow goes."""
 TEMP_DOUBT_K: Final = 60.0
 """Doubt about a temperature, K for each unit of the logarithm of frequency."""
 
@@ -63,7 +66,8 @@ CALMED: Final = 0.0008
 a day or three must not widen what is normal for as long as it grows; a habit that has changed does, within weeks."""
 LEAST_SPREAD: Final = 0.004
 LEAST_SPREAD_K: Final = 0.4
-_PACKED: Final = Struct(f"{4 + 4 * QUANTITIES}d")
+COUNTS: Final = 5
+_PACKED: Final = Struct(f"{COUNTS + 4 * QUANTITIES}d")
 
 
 class Normal:
@@ -108,7 +112,7 @@ class Normal:
 class Baseline:
     """Normal at one frequency, quantity by quantity."""
 
-    __slots__ = ("doubt", "frames", "of", "reference_doubt", "reference_frames")
+    __slots__ = ("doubt", "frames", "of", "reference_doubt", "reference_frames", "slowed")
 
     def __init__(self) -> None:
         self.frames = 0
@@ -117,12 +121,19 @@ class Baseline:
         """Logarithm of frequency over which it was moved, falling to 0 as the well shows its own values."""
         self.reference_doubt = 0.0
         """The same for the reference."""
+        self.slowed = False
+        """It was moved from a higher frequency."""
         self.of = [Normal() for _ in range(QUANTITIES)]
 
     @property
     def ready(self) -> bool:
         """It may be judged by."""
         return self.frames >= READY_FRAMES or self.doubt > 0
+
+    @property
+    def flow_doubt(self) -> float:
+        """By how much more than `DOUBTS` says a flow may lie below the guess, as a share of it."""
+        return FLOW_DOUBT * self.doubt * self.doubt if self.slowed else 0.0
 
     def learn(self, frame: tuple[float, ...], memory_frames: float, *, young: bool) -> None:
         """Take in one 15-minute frame.
@@ -171,7 +182,7 @@ class Baseline:
 
     def packed(self) -> bytes:
         """The same in few bytes: a well that ran at many frequencies uses one at a time."""
-        counts = (self.frames, self.reference_frames, self.doubt, self.reference_doubt)
+        counts = (self.frames, self.reference_frames, self.doubt, self.reference_doubt, self.slowed)
         rows = [(each.centre, each.drift, each.spread, each.reference) for each in self.of]
         return _PACKED.pack(*counts, *chain(*zip(*rows, strict=True)))
 
@@ -179,7 +190,7 @@ class Baseline:
     def unpacked(packed: bytes) -> "Baseline":
         """What `packed` gave."""
         known = Baseline()
-        *counts, centres, drifts, spreads, references = remembered(packed)
+        *counts, centres, drifts, spreads, references, known.slowed = remembered(packed)
         known.frames, known.reference_frames, known.doubt, known.reference_doubt = counts
         known.of = [Normal(*each) for each in zip(centres, drifts, spreads, references, strict=True)]
         return known
@@ -188,6 +199,7 @@ class Baseline:
         """The guess for another frequency, `ratio` times this one's, `distance` its logarithm without sign."""
         other = Baseline()
         other.doubt = distance
+        other.slowed = ratio < 1
         other.reference_doubt = self.reference_doubt + distance
         for place, each in enumerate(self.of):
             factor = ratio ** EXPONENTS[place]
@@ -200,8 +212,9 @@ class Baseline:
         for place, each in enumerate(self.of):
             doubt = TEMP_DOUBT_K if place == TEMP else DOUBTS[place] * abs(each.centre)
             room = ROOM * doubt * self.doubt + CLIP_SPREADS * each.spread
+            below = ROOM * self.flow_doubt * each.centre if place == FLOW else 0.0
             # In this order what is not known, of either, leaves the value as it is.
-            found[place] = min(max(found[place], each.centre - room), each.centre + room)
+            found[place] = min(max(found[place], each.centre - room - below), each.centre + room)
         return tuple(found)
 
     def noise(self) -> list[float]:
@@ -214,10 +227,11 @@ class Baseline:
 def remembered(packed: bytes) -> list[Any]:
     """A packed baseline as JSON values; NaN where not known."""
     numbers = _PACKED.unpack(packed)
-    lists = [list(numbers[at : at + QUANTITIES]) for at in range(4, len(numbers), QUANTITIES)]
-    return [int(numbers[0]), int(numbers[1]), *numbers[2:4], *lists]
+    lists = [list(numbers[at : at + QUANTITIES]) for at in range(COUNTS, len(numbers), QUANTITIES)]
+    return [int(numbers[0]), int(numbers[1]), *numbers[2:4], *lists, bool(numbers[4])]
 
 
 def recalled(values: Sequence[Any]) -> bytes:
     """What `remembered` gave, packed."""
-    return _PACKED.pack(*values[:4], *chain(*values[4:]))
+    lists, slowed = values[4:8], any(values[8:])  # which came later
+    return _PACKED.pack(*values[:4], slowed, *chain(*lists))

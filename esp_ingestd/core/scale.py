@@ -52,11 +52,15 @@ class Bound:
 class Scales:
     """What turns means into features; NaN where nothing is known."""
 
-    __slots__ = ("bounds", "of", "spike_a", "temp")
+    __slots__ = ("bounds", "doubt", "flow_doubt", "of", "spike_a", "temp")
 
-    def __init__(self, of: list[Scale], temp: float, bounds: list[Bound], spike_a: float) -> None:
+    def __init__(
+        self, of: list[Scale], doubt: float, flow_doubt: float, temp: float, bounds: list[Bound], spike_a: float
+    ) -> None:
         self.of = of
         """In the order of the quantities."""
+        self.doubt, self.flow_doubt = doubt, flow_doubt
+        """Those of the baseline."""
         self.temp = temp
         """What is taken from a motor temperature, degC."""
         self.bounds = bounds
@@ -79,7 +83,7 @@ class Scales:
 
 
 UNKNOWN_SCALES: Final = Scales(
-    [Scale(NAN, NAN, NAN) for _ in range(RATIOS)], NAN, [Bound(place, NAN, NAN) for place in REFERRED], NAN
+    [Scale(NAN, NAN, NAN) for _ in range(RATIOS)], 0.0, 0.0, NAN, [Bound(place, NAN, NAN) for place in REFERRED], NAN
 )
 
 
@@ -92,11 +96,12 @@ def scales_of(usual: Baseline) -> Scales:
     for place in range(RATIOS):
         centre = usual.of[place].centre
         stray = centre * (SPREADS * noise[place] + DOUBTS[place] * doubt)
-        of.append(Scale(1.0 / centre if centre > 0 else NAN, centre - stray, centre + stray))
+        below = centre * usual.flow_doubt if place == FLOW else 0.0
+        of.append(Scale(1.0 / centre if centre > 0 else NAN, centre - stray - below, centre + stray))
     temp, stray = usual.of[TEMP].centre, SPREADS * noise[TEMP] + TEMP_DOUBT_K * doubt
     of[TEMP].low, of[TEMP].high = temp - stray, temp + stray
     bounds: list[Bound] = []
     for place in REFERRED:
         doubted = TEMP_DOUBT_K if place == TEMP else DOUBTS[place]
         bounds.append(Bound(place, usual.of[place].reference or NAN, HALF_DAY_SPREADS * noise[place] + doubted * far))
-    return Scales(of, temp, bounds, SPIKE * usual.of[AMPERES].centre)
+    return Scales(of, doubt, usual.flow_doubt, temp, bounds, SPIKE * usual.of[AMPERES].centre)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any, Final
 
-from esp_ingestd.core.baseline import AMPERES, FLOW, HEAD, PIP, SHAKE, TEMP
+from esp_ingestd.core.baseline import AMPERES, DOUBTS, FLOW, HEAD, PIP, SHAKE, TEMP
 from esp_ingestd.core.feature import FEATURE_INDEX, NAN
 from esp_ingestd.core.reading import HOUR_US
 from esp_ingestd.core.scale import REFERRED, Bound, Scales
@@ -60,11 +60,14 @@ class Trend:
             self._at_us = now_us
             slow, quick = 1 - exp(-step_us / HALF_DAY_US), 1 - exp(-step_us / HOUR_US)
         self._refer(means, scales.bounds, slow, quick, features)
-        hour = self.hour
+        hour, doubt = self.hour, scales.doubt
         for at, place in enumerate(HOURLY):
             value = means[place]
             hour[at] = _followed(hour[at], value * scales.of[place].inverse, quick)
-            features[_HOUR + at] = hour[at] if value == value else NAN  # noqa: PLR0124  (known)
+            strays, doubted = hour[at] - 1.0, DOUBTS[place] * doubt
+            if -doubted - (scales.flow_doubt if place == FLOW else 0.0) < strays < doubted:
+                strays = 0.0  # what a change of speed may have done
+            features[_HOUR + at] = 1.0 + strays if value == value else NAN  # noqa: PLR0124  (known)
         hour[-1] = features[_CV_HOUR] = _followed(hour[-1], current_cv, quick)
 
     def _refer(self, means: list[float], bounds: list[Bound], slow: float, quick: float, features: list[float]) -> None:

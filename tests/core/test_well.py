@@ -278,6 +278,28 @@ def test_what_comes_within_hours_of_a_change_of_speed_is_no_new_normal(step_s: f
     assert raised(run)[:1] == ["TUBING_LEAK"]
 
 
+def test_a_pump_with_little_head_to_spare_lifts_far_less_when_it_turns_more_slowly() -> None:
+    """A plugged intake would look the same: less flow, head and current, from a fuller intake."""
+    run = Run(step_s=300)
+    usual = {"flow_rate": 2000.0, "motor_current": 70.0, "pip": 900.0, "discharge_pressure": 3000.0}
+    slower = {"flow_rate": 700.0, "motor_current": 56.0, "pip": 1150.0, "discharge_pressure": 2900.0}
+    plugged = {"flow_rate": 500.0, "motor_current": 47.0, "pip": 1300.0, "discharge_pressure": 2850.0}
+
+    def go(steps: int, before: dict[str, float], after: dict[str, float], slows_hz: float) -> None:
+        for step in range(steps):
+            share = (step + 1) / steps
+            values = {name: value + share * (after[name] - value) for name, value in before.items()}
+            run.then(300, vsd_frequency=50.0 + slows_hz * (1 - share), **values)
+
+    run.then(3 * DAY_S, **usual)
+    go(12, usual, slower, 10.0)
+    go(12 * 72, slower, slower, 0.0)
+    assert raised(run) == []
+    go(12 * 12, slower, plugged, 0.0)
+    go(12 * 6, plugged, plugged, 0.0)
+    assert raised(run) == ["INTAKE_RESTRICTION"]
+
+
 def test_a_well_has_to_follow_a_change_of_speed_that_was_taken_back() -> None:
     run = Run(dataclasses.replace(SETTINGS, transient_hold_s=3600), step_s=1200)
     run.then(DAY_S)
