@@ -6,8 +6,10 @@ Rules:
        last six blocks: half an hour, or two hours at one reading every twenty minutes. It says something only with
        four readings or more.
     3. A change of the motor current by a tenth from one step to the next is a *break*. Two in a row are one, since a
-       change may fall into the middle of a step. Level and variation before and after tell a shaft that broke from a
-       pump that gasped, and so does whether the pressures had begun to move before the current did.
+       change may fall into the middle of a step, or of what the RTU takes the mean of; so are two with a value between
+       them that was held back, and a break and what goes on the same way by less. Level and variation before and
+       after tell a shaft that broke from a pump that gasped, and so does whether the pressures had begun to move
+       before the current did.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,8 @@ BREAK_STEPS: Final = 60
 KEPT: Final = 1 - 1 / BREAK_STEPS
 """Of the square, at each step beyond those."""
 BREAK_CHAIN: Final = 2
+GOES_ON: Final = 0.03
+"""Of the current: by so much it goes on where the first step after a break lay in its middle."""
 LEAST_PARTS: Final = 3
 
 
@@ -232,13 +236,18 @@ class Window:
                 return
             # Welford's running mean and square; it forgets beyond an hour of steps, so that drift is no break.
             error, steps = amperes - mean, self._break_steps + 1
+            newly = self._chain > 0 and steps == BREAK_CHAIN
+            if newly and abs(error) > GOES_ON * mean and (error > 0) == (mean > self.level_before):
+                self._break_mean, self._chain = amperes, 0
+                return
             if steps >= BREAK_STEPS:
                 steps = BREAK_STEPS
                 self._break_square *= KEPT
             self._break_steps = steps
             self._break_mean = mean = mean + error / steps
             self._break_square += error * (amperes - mean)
-            self._chain = 0
+            if not newly or error:
+                self._chain = 0
             return
         self._chain += 1
         if self._chain != BREAK_CHAIN:

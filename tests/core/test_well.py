@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tomllib
+from collections.abc import Sequence
 
 import pytest
 from core.test_diagnosis import HEALTHY, SETTINGS, STANDING, START_US, Run, reading, told
@@ -804,3 +805,26 @@ def test_a_shaft_breaks_also_where_the_pressure_moved_before_if_nothing_at_all_i
 
 def at_s(event: AlarmEvent) -> float:
     return (event.timestamp_us - START_US) / SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("step_s", "means", "flows", "torque"),
+    [
+        (60, (52.0, 34.0), (1900.0, 1800.0, 200.0), None),
+        (300, (36.6, 33.5), (600.0, 600.0, 0.0), 9.0),
+    ],
+)
+def test_a_shaft_breaks_at_once_also_where_the_rtu_sends_means(
+    step_s: float, means: Sequence[float], flows: Sequence[float], torque: float | None
+) -> None:
+    """One reading lies in the middle of the step; after it the motor idles, stiller than under load."""
+    run = Run(step_s=step_s)
+    blind = {"discharge_pressure": None, "torque": torque and 100.0}
+    for step in range(int(2 * DAY_S / step_s)):
+        run.then(step_s, motor_current=70 * (1 + 0.012 * (step % 5 - 2)), **blind)
+    blind["torque"] = torque
+    for step in range(int(HOUR_S / step_s)):
+        amperes = means[step] if step < len(means) else means[-1] * (1 + 0.002 * (step % 3 - 1))
+        flow = flows[step] if step < len(flows) else 0.0
+        run.then(step_s, motor_current=amperes, flow_rate=flow, pip=900.0 + 10 * step * step_s / 60, **blind)
+    assert raised(run) == ["BROKEN_SHAFT"]
