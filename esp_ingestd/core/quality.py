@@ -4,10 +4,12 @@ Rules:
     1. A channel that is missing keeps its last value for a while, since RTUs report by exception; then it is unknown.
        One that has stayed away longer, and more than once, keeps it for as long as that. One that stays away longer
        than it ever did is dead; before it is known how often it is sent, after six hours.
-    2. A jump by three tenths is believed when the next value confirms it, however much later it comes; until then the
-       last value stands. So does one of vibration or of wellhead pressure, to five times as much. Flow and current that
-       fall or rise together are believed at once: two instruments say the same, and at rare readings a pump that gasps
-       is seen no other way.
+    2. A jump by three tenths is believed when the next value is another too, however much later it comes; until then
+       the last value stands. So does one of vibration or of wellhead pressure, to five times as much. Pressures at the
+       pump do not leap to and fro: theirs is believed only when the next value is close, or goes on the same way and
+       has not doubled, and nothing that cannot be came between; a burst of nonsense lifts no head. Flow and current
+       that fall or rise together are believed at once: two instruments say the same, and at rare readings a pump that
+       gasps is seen no other way.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing. One that sends that, or what is out of range, or pressures that are gone at the next reading,
        again and again among sound ones is erratic, and as good as dead.
@@ -81,6 +83,7 @@ FAR_JUMP: Final = 4.0
 reading to the next."""
 _JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT, SHAKE_AT, WELLHEAD_AT]
 _FAR_JUMPING: Final = (SHAKE_AT, WELLHEAD_AT)
+_PRESSURES: Final = (PIP_AT, DISCHARGE_AT)
 _FLOW_KNOWN: Final = _JUMPING.index(FLOW_AT)
 _AMPERES_KNOWN: Final = _JUMPING.index(AMPERES_AT)
 DOUBLED: Final = 0.02
@@ -123,7 +126,7 @@ class Quality:
         self._last: Values = [*self.held]
         self._known = [NAN] * len(_JUMPING)
         """What was believed last of those that may jump, however long ago."""
-        self._doubted: set[int] = set()
+        self._doubted: dict[int, float] = {}
         self._absent: dict[int, int] = {}
         self._out_of_range: set[int] = set()
         """Of the absent ones."""
@@ -163,7 +166,10 @@ class Quality:
             self._pass_over(now_us - last_us)
         if some_missing(values):
             self._fill(filled, last_us, now_us, max(3 * interval_us, HOLD_US))
-            self._spoil([place for place, value in enumerate(values) if value is None is not sent[place]], now_us)
+            absurd = [place for place, value in enumerate(values) if value is None is not sent[place]]
+            self._spoil(absurd, now_us)
+            for place in absurd:
+                self._doubted.pop(place, None)
         else:
             for place in list(self._absent):
                 self._return(place, now_us)
@@ -210,11 +216,11 @@ class Quality:
                 continue
             value, old = believed[place], known[at]
             change, most = value - old, (FAR_JUMP if place in _FAR_JUMPING else JUMP) * old
-            if not -most <= change <= most and old == old and place not in doubted:  # noqa: PLR0124  (NaN: not known)
-                doubted.add(place)
+            jumps = not -most <= change <= most and old == old  # noqa: PLR0124  (NaN: not known)
+            if jumps and self._doubts(place, value, old, now_us):
                 continue
             if place in doubted:
-                self._decide(place, now_us, spike=-most <= change <= most)
+                self._decide(place, now_us, spike=not jumps)
             known[at] = value
         if not doubted:
             return False
@@ -222,15 +228,25 @@ class Quality:
         if agree:
             for at, place in ((_FLOW_KNOWN, FLOW_AT), (_AMPERES_KNOWN, AMPERES_AT)):
                 known[at] = believed[place]
-                doubted.discard(place)
+                del doubted[place]
         for place in doubted:
             if values[place] is not None:
                 believed[place] = held[place]
         return agree
 
+    def _doubts(self, place: int, value: float, old: float, now_us: int) -> bool:
+        """Whether a value so far from the one that is believed is held: the first is, of pressures each that raves."""
+        before = self._doubted.get(place)
+        if before is not None:
+            if place not in _PRESSURES or _confirms(value, before, old):
+                return False
+            self._spoil((place,), now_us, 1 + SOUND)  # as for a spike
+        self._doubted[place] = value
+        return True
+
     def _decide(self, place: int, now_us: int, *, spike: bool) -> None:
         """A jump is doubted no more: it was a spike, or it is confirmed."""
-        self._doubted.discard(place)
+        del self._doubted[place]
         if spike and place in _GAUGES:
             self._spoil((place,), now_us, 1 + SOUND)  # it was taken for sound
 
@@ -321,13 +337,15 @@ class Quality:
         usual = {str(place): away_us for place, away_us in self._usual.items()}
         erratic = {str(place): known for place, known in self._erratic.items()}
         later = [broken, self._known, sorted(self._out_of_range), usual, self._seen, erratic]
-        return [self.held, self._last, sorted(self._doubted), *places, self.shifts.remember(), *counts, *later]
+        return [self.held, self._last, list(self._doubted.items()), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
         held, last, doubted, absent, longest, shifts, *counts = remembered
         readings, self._began_us, self._moved_us, *gauges = counts
-        self.held, self._last, self._doubted = held, last, set(doubted)
+        self.held, self._last = held, last
+        # Once their places alone were kept.
+        self._doubted = {each[0]: each[1] for each in doubted if not isinstance(each, int)}
         self._absent = {int(place): value for place, value in absent.items()}
         self._longest = {int(place): value for place, value in longest.items()}
         self._repeats, self._since, self._repeated, self._habit, *later = gauges
@@ -457,6 +475,11 @@ class Quality:
         self._repeated[gauge] += repeats
         self._repeats[gauge] = 0
         self._since[gauge] = now_us
+
+
+def _confirms(value: float, doubted: float, old: float) -> bool:
+    """Whether a pressure that came after a doubted one says the same."""
+    return abs(value - doubted) <= JUMP * doubted or value < doubted < old or old < doubted < value < 2 * old
 
 
 def some_missing(values: Values) -> bool:

@@ -828,3 +828,31 @@ def test_a_shaft_breaks_at_once_also_where_the_rtu_sends_means(
         flow = flows[step] if step < len(flows) else 0.0
         run.then(step_s, motor_current=amperes, flow_rate=flow, pip=900.0 + 10 * step * step_s / 60, **blind)
     assert raised(run) == ["BROKEN_SHAFT"]
+
+
+def test_a_burst_of_nonsense_is_the_gauge_and_no_closed_valve() -> None:
+    """Some of it lies in the plausible range, and even twice; DIAGNOSIS 1.1 measured such a burst of 27 hours."""
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    pips = (4324.5, -5.0, 4302.8, -91.6, 4265.7, 6603.0, 0.0, 6392.0)
+    heads = (6532.9, 4324.5, 6361.2, 6603.0, 6361.2, -90.8, 4284.0, 6641.0)
+    for step in range(60):
+        at_us = START_US + int(run.at_s * SECOND_US)
+        pip, discharge = pips[step % len(pips)], heads[step % len(heads)]
+        sent = {"pip": pip, "discharge_pressure": discharge}
+        bad = tuple(name for name, value in sent.items() if value < 0)
+        kept = {name: None if value < 0 else value for name, value in sent.items()}
+        run.events += run.diagnostician.observe(
+            reading(run.at_s, "W", **kept)._replace(received_us=at_us, bad_channels=bad)
+        )
+        run.at_s += 300
+    assert raised(run) == ["SENSOR_FAULT"]
+
+
+def test_a_pressure_that_falls_and_falls_is_followed() -> None:
+    """Each reading lies far from the one before, and none confirms another, but all say the same."""
+    run = Run(step_s=1200)
+    run.then(3 * DAY_S)
+    for pip in (560.0, 340.0, 210.0, 140.0, 140.0, 142.0):
+        run.then(1200, pip=pip, flow_rate=1400.0, motor_current=60.0)
+    assert raised(run) == ["PUMP_OFF"]
