@@ -6,7 +6,8 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
        than 1 K a minute, a valve that shuts changes the current.
     2. It stays at its new level for five looks; until then it is suspected, and read by nobody else already.
     3. Where something else changed meanwhile (a start, a stop, another speed, a gap in the data) two pressures must
-       jump by the same factor; of a channel that was not sent since, however long ago that was.
+       jump by the same factor; of a channel that was not sent since, however long ago that was. Another speed heats no
+       motor by half between two readings, if its current is what it was.
        A flow that rises after a start comes because the tubing is full.
     4. It is over when the value jumps back, or is what it was for five looks.
     5. What jumps once and back was a spike; what jumps on and on is no level to compare with.
@@ -27,6 +28,7 @@ _PRESSURES: Final = tuple(
     _PLACE[name] for name in ("pip", "discharge_pressure", "wellhead_pressure", "casing_pressure")
 )
 _WATCHED: Final = [_FLOW, *_PRESSURES, *_TEMPERATURES]
+_PUMPED: Final = (_FLOW, *_PRESSURES)
 _MARKED: Final = [_AMPERES, *_WATCHED]
 
 # psi in kPa, Pa, bar, MPa, kgf/cm2, and back; bbl/d in m3/d, m3/h, l/s, and back (core/unit.py has the sources).
@@ -62,18 +64,20 @@ class Shifts:
         self.places: dict[int, list[float]] = {}
         """Place of a channel that is suspected -> looks, value before, value after, looks at the value before."""
 
-    def look(self, sent: Values, *, turning: bool, gap: bool, filling: bool = False) -> None:
+    def look(self, sent: Values, *, turning: bool, gap: bool, changing: bool = False, filling: bool = False) -> None:
         """Take in the values of a reading, as they were sent.
 
         Args:
             sent: in the order of the channels.
             turning: the pump turns.
-            gap: the look before was too long ago to continue from, or the pump's speed is being changed.
+            gap: the look before was too long ago to continue from.
+            changing: the pump's speed is being changed, or it does not lift.
             filling: the pump was started not long ago: its tubing may be filling still, and no flow come out of it.
         """
-        if gap or turning != self._turning:
-            self._turning, self._edge = turning, EDGE_LOOKS
-            self._stale.update(_WATCHED)
+        if gap or changing or turning != self._turning:
+            self._edge = EDGE_LOOKS
+            self._stale.update(_WATCHED if gap or turning != self._turning else _PUMPED)
+            self._turning = turning
         marks, places = self._marks, self.places
         if not places and not self._doubted and not self._edge and not _any_jumps(sent, marks):
             _mark(sent, marks)
@@ -156,11 +160,12 @@ class Shifts:
     def _believable(self, jumped: dict[int, tuple[int, float]], sent: Values) -> Iterator[int]:
         """Of the channels that jumped as if to another unit, those that nothing else explains."""
         pressures = [unit for place, (unit, _) in jumped.items() if place in _PRESSURES]
-        steady = not self._edge and _steady(sent[_AMPERES], self._marks[_AMPERES], STEADY_A)
+        steady = _steady(sent[_AMPERES], self._marks[_AMPERES], STEADY_A)
         flows = _steady(sent[_FLOW], self._marks[_FLOW], STEADY_BPD)
         for place, (unit, _) in jumped.items():
             together = place in _PRESSURES and pressures.count(unit) >= AGREE
-            if together or (steady and place not in self._stale and (flows or _FLOW in jumped)):
+            calm = place in _TEMPERATURES or (not self._edge and (flows or _FLOW in jumped))
+            if together or (steady and calm and place not in self._stale):
                 yield place
 
     def _is_over(self, known: list[float], place: int, value: float | None) -> bool:

@@ -692,7 +692,7 @@ class Well:
         changing = now_us - self._changed_us < RAMP_US or self._hertz_doubted > 0 or lifted < LOST_FLOW
         sent = without(raw, quality.erratic) if quality.erratic else raw
         filling = self.state in (STARTING, WARM_UP)
-        quality.shifts.look(sent, turning=True, gap=self._cadence.gap or changing, filling=filling)
+        quality.shifts.look(sent, turning=True, gap=self._cadence.gap, changing=changing, filling=filling)
         features[_FROZEN:_BEFORE] = (
             float(len(quality.frozen(now_us))),
             float(len(quality.dead(now_us, self._cadence.interval_us))),

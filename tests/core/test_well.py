@@ -856,3 +856,12 @@ def test_a_pressure_that_falls_and_falls_is_followed() -> None:
     for pip in (560.0, 340.0, 210.0, 140.0, 140.0, 142.0):
         run.then(1200, pip=pip, flow_rate=1400.0, motor_current=60.0)
     assert raised(run) == ["PUMP_OFF"]
+
+
+@pytest.mark.parametrize(("amperes", "name"), [(69.0, "UNIT_SUSPECT"), (100.0, "MOTOR_OVERTEMP")])
+def test_another_speed_heats_no_motor_by_half_while_its_current_is_as_ever(amperes: float, name: str) -> None:
+    run = Run(step_s=1200)
+    run.then(3 * DAY_S, motor_temp=100.0)
+    for step in range(8):
+        run.then(1200, vsd_frequency=58.0, motor_temp=212.0 + 0.1 * step, motor_current=amperes)
+    assert raised(run)[:1] == [name]
