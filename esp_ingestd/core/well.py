@@ -487,7 +487,9 @@ class Well:
         if hertz >= TURNING_HZ or amperes > self._idle_a:
             if self._off_readings:
                 self._start(now_us)
-            self._follow_speed(now_us, hertz if hertz == hertz else amperes)  # noqa: PLR0124  (NaN: no drive reports)
+            # A current that is the mean of the minute in which the drive went off shows no ramp.
+            if not hertz < RAMP_END_HZ or now_us - self.last_us > FINE_US:
+                self._follow_speed(now_us, hertz if hertz == hertz else amperes)  # noqa: PLR0124  (NaN: no drive)
             steady = self._steady_hz
             if not abs(hertz - steady) < max(1.0, 0.02 * steady):
                 self._change(now_us, hertz)

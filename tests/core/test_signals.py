@@ -67,6 +67,18 @@ def test_a_drive_that_ramps_down_raises_nothing(interval_s: float, without: tupl
     ]
 
 
+@pytest.mark.parametrize(("hertz", "said"), [((0.0,), ["raised TRIP high"]), ((40.0, 0.0), [])])
+def test_the_mean_of_the_minute_in_which_the_drive_went_off_shows_no_ramp(
+    hertz: Sequence[float], said: list[str]
+) -> None:
+    """The frequency is that of the moment, the current the mean since the reading before."""
+    run = Run(step_s=60)
+    run.then(DAY_S)
+    for each in hertz:
+        run.then(60, vsd_frequency=each, motor_current=40.0, flow_rate=1500.0)
+    assert [each for each in told(run.then(HOUR_S, **STANDING)) if "TRIP" in each] == said
+
+
 def ramped(run: Run, minutes: float, *, hertz: bool = True) -> list[str]:
     """The drive goes down in so many minutes, and stands for six hours."""
     found = []
