@@ -830,6 +830,52 @@ def test_a_shaft_breaks_at_once_also_where_the_rtu_sends_means(
     assert raised(run) == ["BROKEN_SHAFT"]
 
 
+@pytest.mark.parametrize(("hunts", "name"), [(0.3, "GAS_LOCK"), (0.0, "NO_FLOW")])
+def test_a_pump_full_of_gas_takes_as_little_torque_as_one_without_a_shaft(hunts: float, name: str) -> None:
+    """What came before tells: current and pressures hunted, or crept."""
+    run = Run(step_s=300)
+    run.then(3 * DAY_S, torque=100.0)
+    for step in range(8):
+        lifts = 1 - 0.02 * step - hunts * (step % 2)
+        lost = {"motor_current": 70 * lifts, "torque": 100 * lifts, "discharge_pressure": 900 + 2300 * lifts}
+        run.then(300, flow_rate=2000 * lifts, **lost)
+    for step in range(18):
+        steady = 1 + 0.003 * (step % 5)
+        locked = {"pip": 1200 * steady, "discharge_pressure": 1480 * steady, "motor_current": 28 * steady}
+        run.then(300, flow_rate=0.0, torque=13.0, **locked)
+    assert [told_of for told_of in raised(run) if told_of != "GAS_INTERFERENCE"] == [name]
+
+
+def test_a_choke_that_closes_within_the_hour_is_no_gas() -> None:
+    """Flow and current change as far as they would swing, but one way, and the head rises."""
+    run = Run(step_s=300)
+    for step in range(int(3 * DAY_S / 300)):
+        run.then(300, motor_current=70 * (1 + 0.012 * (step % 5 - 2)))
+    for step in range(24):
+        shut = min(1.0, step / 10)
+        run.then(
+            300,
+            flow_rate=2000 * (1 - 0.98 * shut),
+            motor_current=70 * (1 - 0.55 * shut),
+            discharge_pressure=3200 + 700 * shut,
+            pip=900 * (1 + 0.4 * shut),
+        )
+    assert "DEADHEAD" in raised(run)
+    assert "GAS_INTERFERENCE" not in raised(run)
+
+
+@pytest.mark.parametrize(("lifts", "found"), [(0.985, []), (0.93, ["PUMP_OFF"])])
+def test_an_intake_that_drifts_while_the_pump_lifts_as_ever_is_not_pumped_off(lifts: float, found: list[str]) -> None:
+    run = Run(step_s=300)
+    for step in range(int(4 * DAY_S / 300)):
+        run.then(300, pip=300 * (1 + 0.01 * (step % 5 - 2)), flow_rate=2000 * (1 + 0.003 * (step % 7 - 3)))
+    for step in range(48):
+        share = min(1.0, step / 36)
+        flow = 2000 * (1 - share * (1 - lifts)) * (1 + 0.003 * (step % 7 - 3))
+        run.then(300, pip=300 * (1 - 0.3 * share) * (1 + 0.01 * (step % 5 - 2)), flow_rate=flow)
+    assert raised(run) == found
+
+
 def test_a_burst_of_nonsense_is_the_gauge_and_no_closed_valve() -> None:
     """Some of it lies in the plausible range, and even twice; DIAGNOSIS 1.1 measured such a burst of 27 hours."""
     run = Run(step_s=300)
@@ -865,3 +911,14 @@ def test_another_speed_heats_no_motor_by_half_while_its_current_is_as_ever(amper
     for step in range(8):
         run.then(1200, vsd_frequency=58.0, motor_temp=212.0 + 0.1 * step, motor_current=amperes)
     assert raised(run)[:1] == [name]
+
+
+@pytest.mark.parametrize(("head", "worn"), [(1.0, False), (0.95, True)])
+def test_a_pump_that_gives_a_tenth_less_at_the_same_head_is_not_worn(head: float, worn: bool) -> None:  # noqa: FBT001
+    run = Run(step_s=1200)
+    for step in range(72 * 21):
+        share = min(1.0, max(0.0, step / 72 - 9) / 6)
+        pip = 900 * (1 + 0.04 * share) * (1 + 0.002 * (step % 5))
+        over = 2300 * (1 - share * (1 - head)) * (1 + 0.002 * (step % 7))
+        run.then(1200, flow_rate=2000 * (1 - 0.12 * share), pip=pip, discharge_pressure=pip + over)
+    assert raised(run) == (["PUMP_WEAR"] if worn else [])
