@@ -7,8 +7,8 @@ so it can neither raise nor clear an alarm. The tree turns that into *not assess
 Features end in `_ratio` where the newest minute is set against the well's own baseline, in `_mean` where the last half
 hour is, and in `_reference` where half a day (of vibration an hour) is set against what the well was when it was new.
 Each reads exactly 1 (a difference 0) while it is within four spreads of its baseline (a reference two, since half a day
-varies less), so that no limit lies inside a well's own noise. Those that end in `_hour` do not: they do not say whether
-something moved, but what moved more than what.
+varies less), so that no limit lies inside a well's own noise. Those that end in `_hour` do so only within what a change
+of speed may have done: they do not say whether something moved, but what moved more than what.
 """
 
 from typing import Final, NamedTuple
