@@ -11,10 +11,11 @@ from core.test_precedence import diagnosis
 from core.test_tree import TEXT
 
 from esp_ingestd.core.alarm import AlarmEvent
-from esp_ingestd.core.baseline import PIP, READY_FRAMES
+from esp_ingestd.core.baseline import PIP, READY_FRAMES, Baseline, recalled, remembered
 from esp_ingestd.core.diagnosis import Diagnostician
 from esp_ingestd.core.feature import FEATURE_INDEX
 from esp_ingestd.core.learning import BASELINES_MOST
+from esp_ingestd.core.quality import PIP_AT
 from esp_ingestd.core.reading import CHANNEL_NAMES, SECOND_US
 from esp_ingestd.core.tree import Tree
 
@@ -922,3 +923,68 @@ def test_a_pump_that_gives_a_tenth_less_at_the_same_head_is_not_worn(head: float
         over = 2300 * (1 - share * (1 - head)) * (1 + 0.002 * (step % 7))
         run.then(1200, flow_rate=2000 * (1 - 0.12 * share), pip=pip, discharge_pressure=pip + over)
     assert raised(run) == (["PUMP_WEAR"] if worn else [])
+
+
+def test_a_guess_for_a_lower_speed_is_doubted_as_much_after_a_restart() -> None:
+    """And as it was before of what a version stored that did not know of it."""
+    guess = Baseline().moved(0.8, 0.22)
+    stored = remembered(guess.packed())
+    assert Baseline.unpacked(recalled(stored)).flow_doubt == guess.flow_doubt > 0
+    assert Baseline.unpacked(recalled(stored[:-1])).flow_doubt == 0
+    assert Baseline().moved(1.25, 0.22).flow_doubt == 0
+
+
+@pytest.mark.parametrize(("flow", "is_usual"), [(1650.0, True), (300.0, False)])
+def test_what_a_change_of_speed_may_have_done_is_no_trend(flow: float, is_usual: bool) -> None:  # noqa: FBT001
+    run = Run(step_s=300)
+    run.then(3 * DAY_S)
+    (patient,) = run.diagnostician._patients.values()
+    run.then(75 * 60, vsd_frequency=56.0, flow_rate=flow)
+    assert (patient.well.features[FEATURE_INDEX["flow_hour"]] == 1.0) is is_usual
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_pressure_that_is_doubted_stays_so_over_a_restart(older: bool) -> None:  # noqa: FBT001
+    """Older versions stored no more than which it was: it is doubted anew."""
+    run = Run(step_s=300)
+    run.then(2 * DAY_S)
+    run.then(300, pip=3000.0)
+    document = json.loads(run.diagnostician.snapshot("W"))
+    doubted = document["well"]["quality"][2]
+    assert doubted == [[PIP_AT, 3000.0]]
+    if older:
+        document["well"]["quality"][2] = [PIP_AT]
+    after = Run(step_s=300)
+    after.at_s = run.at_s
+    after.diagnostician.restore("W", json.dumps(document).encode())
+    (patient,) = after.diagnostician._patients.values()
+    after.then(300, pip=3010.0)
+    assert (patient.well._quality.held[PIP_AT] == 3010.0) is not older
+    after.then(300, pip=3020.0)
+    assert patient.well._quality.held[PIP_AT] == 3020.0
+
+
+@pytest.mark.parametrize(("flow", "found"), [(1820.0, []), (1740.0, ["FLOWLINE_RESTRICTION"])])
+def test_a_choke_that_people_turn_by_less_than_a_tenth_of_the_flow_is_theirs(flow: float, found: list[str]) -> None:
+    run = Run(step_s=300)
+    for step in range(int(3 * DAY_S / 300)):
+        run.then(300, flow_rate=2000 * (1 + 0.003 * (step % 7 - 3)))
+    for step in range(12 * 12):
+        turned = {"pip": 945 * (1 + 0.002 * (step % 5)), "motor_current": 68.0 + 0.1 * (step % 3)}
+        turned["discharge_pressure"] = turned["pip"] + 2300 * 1.075
+        run.then(300, flow_rate=flow * (1 + 0.003 * (step % 7 - 3)), **turned)
+    assert raised(run) == found
+
+
+@pytest.mark.parametrize(("swings", "broken"), [(0.012, True), (0.06, False)])
+def test_a_current_that_swung_by_its_own_habit_before_it_fell_is_no_shaft(swings: float, broken: bool) -> None:  # noqa: FBT001
+    """By 4 % where 1.7 % is usual."""
+    run = Run(step_s=60)
+    for step in range(int(2 * DAY_S / 60)):
+        run.then(60, motor_current=70 * (1 + 0.012 * (step % 5 - 2)), discharge_pressure=None)
+    for step in range(40):
+        run.then(60, motor_current=70 * (1 + swings * (step % 3 - 1)), discharge_pressure=None)
+    for step in range(30):
+        left = {"pip": 950.0 + 10 * step, "motor_current": 34 * (1 + 0.002 * (step % 3 - 1))}
+        run.then(60, flow_rate=0.0, discharge_pressure=None, **left)
+    assert ("BROKEN_SHAFT" in raised(run)) is broken
