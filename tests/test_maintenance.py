@@ -43,7 +43,7 @@ def settings(dsn: str, url: Path | str = "", *, require_verified: bool = True) -
 
 
 async def fill(dsn: str, *days_ago: int) -> None:
-    """A hundred readings on each of these days."""
+    """A hundred readings on each of these days; yesterday may still be open (`archive.closes_after_s`)."""
     store = Database(DatabaseSettings(dsn=SecretStr(dsn)))
     for days in days_ago:
         first_us = to_microseconds(NOON - timedelta(days=days))
@@ -79,7 +79,7 @@ async def test_a_pass_rolls_up_archives_reads_back_and_drops(migrated: FreshData
 async def test_each_pass_reads_back_the_day_that_was_not_looked_at_for_longest(
     migrated: FreshDatabase, tmp_path: Path
 ) -> None:
-    await fill(migrated.dsn, 3, 2, 1)
+    await fill(migrated.dsn, 4, 3, 2)
     works = settings(migrated.dsn, tmp_path)
     await run_steps(works, EVERYTHING)
     before = await fetch(migrated.dsn, "SELECT day, verified_at FROM archived_days ORDER BY verified_at")
@@ -216,7 +216,7 @@ def damage(folder: Path) -> int:
 
 
 async def test_the_health_of_the_store_is_what_is_there(migrated: FreshDatabase, tmp_path: Path) -> None:
-    await fill(migrated.dsn, 40, 3, 1)
+    await fill(migrated.dsn, 40, 3, 2)
     works = settings(migrated.dsn, tmp_path)
     health = await look(works)
     tables = health.tables
