@@ -285,14 +285,18 @@ class Chaos:
         return connected == [1.0, 1.0] and self._stored() > stored
 
     def is_at_rest(self) -> bool:
+        """Whether nothing is on its way, nor waits at the broker for a daemon that has yet to come back to it."""
         now = self.daemon.metrics()
         self.daemon.note_peak()
         still = ("in_flight", "spooled")
         if not now or any(now[f"esp_ingestd_readings_{name}"] for name in still):
             return False
+        if not now["esp_ingestd_mqtt_connected"]:
+            return False
         before = now["esp_ingestd_readings_received_total"]
         time.sleep(1.0)
-        return self.daemon.metrics().get("esp_ingestd_readings_received_total") == before
+        now = self.daemon.metrics()
+        return now.get("esp_ingestd_mqtt_connected") == 1 and now["esp_ingestd_readings_received_total"] == before
 
     async def _count(self) -> Result:
         connection = await asyncpg.connect(self.database.dsn)

@@ -32,9 +32,10 @@ class Site(Chaos):
 
     def await_cut(self, wire: Wire, sent_bytes: int) -> None:
         """Cut in the middle, and see the daemon come back."""
-        connections = wire.connections
+        cuts = len(wire.cut_at)
         wire.cut_after(sent_bytes)
-        self.await_that(lambda: wire.connections > connections)
+        self.await_that(lambda: len(wire.cut_at) > cuts)
+        self.await_that(lambda: wire.connections > wire.cut_at[-1])
 
     def finish(self) -> None:
         self.load.stopping.set()

@@ -21,6 +21,8 @@ class Wire:
         self.target = target
         self.port = 0
         self.connections = 0
+        self.cut_at: list[int] = []
+        """How many connections there had been when what `cut_after` asks for was done, each time."""
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -100,6 +102,7 @@ class Wire:
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     self._cut_after = None
+                    self.cut_at.append(self.connections)
                     await self._hang_up()
                     return
             writer.write(data)
