@@ -131,6 +131,8 @@ STANDING: Final = frozenset(State) - {State.NORMAL, State.PENDING}
 ACKNOWLEDGED: Final = frozenset({State.ACKNOWLEDGED, State.LATCHED_ACKNOWLEDGED})
 LATCHED: Final = frozenset({State.LATCHED, State.LATCHED_ACKNOWLEDGED})
 RECURRING_COUNT: Final = 3
+HABIT_TIMES: Final = 4
+"""So many times the time in which it recurs stands what came back after that."""
 GONE_US: Final = 1800 * SECOND_US
 """An alarm whose condition has been gone for longer explains no other, however long its off-delay."""
 LAPSE_US: Final = 3600 * SECOND_US
@@ -303,6 +305,7 @@ class Alarm:
         "count",
         "diagnosis",
         "evidence",
+        "habitual",
         "heeded",
         "message",
         "question",
@@ -335,6 +338,8 @@ class Alarm:
         self.role = "primary"
         self.count = 0
         self.recurring = False
+        self.habitual = False
+        """It came back after the time in which it recurs was over."""
         self.returned_us = NEVER
         """Since when its condition is gone; NEVER while it holds."""
         self.shelved_until_us = 0
@@ -376,7 +381,7 @@ class Alarm:
     @property
     def recurs_us(self) -> int:
         """For how long its condition must be gone before one that keeps coming back ends."""
-        return self.diagnosis.recurs_us
+        return HABIT_TIMES * self.diagnosis.recurs_us if self.habitual else self.diagnosis.recurs_us
 
     @property
     def told_state(self) -> str:
@@ -630,5 +635,5 @@ _REMEMBERED: Final = (
     "returned_us",
 )
 """Of an alarm, what is kept as it is."""
-_REMEMBERED_SINCE_3: Final = ("shelved_until_us", "seq", "heeded", "reminded", "message", "evidence")
+_REMEMBERED_SINCE_3: Final = ("shelved_until_us", "seq", "heeded", "reminded", "message", "evidence", "habitual")
 """And what a snapshot of form 2 does not know."""

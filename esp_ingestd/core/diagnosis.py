@@ -317,6 +317,7 @@ class Diagnostician:
             "well": patient.well.remember(),
             "alarms": {names[place].name: alarm.remember() for place, alarm in patient.alarms.items()},
             "raised": {names[place].name: times for place, times in patient.raised.items()},
+            "ended": {names[place].name: at_us for place, at_us in patient.ended.items()},
             "heeded": patient.heeded,
             "relearned": patient.relearned,
             "resets": patient.resets,
@@ -342,6 +343,8 @@ class Diagnostician:
             for place, diagnosis in enumerate(self._tree.diagnoses):
                 if times := document["raised"].get(diagnosis.name):
                     patient.raised[place] = times
+                if at_us := document.get("ended", {}).get(diagnosis.name):
+                    patient.ended[place] = at_us
             identity, heeded_us = document.get("heeded", patient.heeded)
             patient.heeded = str(identity), int(heeded_us)
             patient.relearned = int(document.get("relearned", 0))
@@ -402,6 +405,8 @@ class Diagnostician:
                 yield from self._withdraw(patient, alarm)
         names = {place: self._tree.diagnoses[place].name for place in patient.raised}
         patient.raised = {tree.place[name]: patient.raised[at] for at, name in names.items() if name in tree.place}
+        ended = {self._tree.diagnoses[place].name: at_us for place, at_us in patient.ended.items()}
+        patient.ended = {tree.place[name]: at_us for name, at_us in ended.items() if name in tree.place}
         patient.alarms = kept
         patient.enabled = enabled
 
@@ -450,7 +455,11 @@ class Diagnostician:
                 yield from self._return(visit, alarm)
         elif alarm.stands:
             yield from self._stay(visit, alarm, question)
-        elif not (self._explained(visit, alarm, question) or self._waits(visit, alarm, question)):
+        elif not (
+            self._explained(visit, alarm, question)
+            or self._waits(visit, alarm, question)
+            or self._eases(visit, alarm, question)
+        ):
             self._raise(visit, alarm, question)
             yield self._event(visit, alarm, "raised")
             yield from self._supersede(visit, alarm)
@@ -492,6 +501,9 @@ class Diagnostician:
         alarm.severity, alarm.question = question.severity, question
         alarm.count = patient.came(alarm, now_us, self._tree.akin[alarm.diagnosis.index])
         alarm.recurring = alarm.count >= RECURRING_COUNT
+        before_us = patient.raised[alarm.diagnosis.index][-2:][0]
+        late = now_us - before_us >= alarm.diagnosis.recurs_us
+        alarm.habitual = alarm.recurring and late and self._tree.groups[alarm.diagnosis.group].exclusive
         alarm.role = patient.role(alarm, now_us)
         self._count(alarm, +1)
 
@@ -506,6 +518,7 @@ class Diagnostician:
         elif off or not (alarm.is_shelved or (alarm.recurring and self._may_recur(visit, alarm))):
             signal = Signal.WELL_OFF if off else Signal.RETURNED
             signal = Signal.RELEASED if alarm.state in LATCHED else signal
+            visit.patient.ended[alarm.diagnosis.index] = visit.now_us
             yield from self._end(visit, alarm, signal, "well_off" if off else "returned")
 
     def _may_recur(self, visit: Visit, alarm: Alarm) -> bool:
@@ -658,6 +671,16 @@ class Diagnostician:
         return left_us > 0 and any(
             not other.stands and other.due_us() <= visit.now_us + left_us and self._precedes(other, alarm)
             for other in visit.patient.alarms.values()
+        )
+
+    def _eases(self, visit: Visit, alarm: Alarm, question: Question) -> bool:
+        """True while lost production has only just become less of it: that it grew milder is told if it stays so."""
+        diagnoses, ended = self._tree.diagnoses, visit.patient.ended
+        return any(
+            visit.now_us - ended.get(place, NEVER) < LASTS_US
+            and diagnoses[place].group in self._tree.groups[alarm.diagnosis.group].yields_to
+            and diagnoses[place].severity > question.severity
+            for place in self._tree.akin[alarm.diagnosis.index]
         )
 
     def _precedes(self, one: Alarm, other: Alarm) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from esp_ingestd.core.alarm import NEVER, RECURRING_COUNT, Alarm, AlarmEvent
+from esp_ingestd.core.alarm import HABIT_TIMES, NEVER, RECURRING_COUNT, Alarm, AlarmEvent
 from esp_ingestd.core.command import Command
 from esp_ingestd.core.feature import OFF, TRIP
 from esp_ingestd.core.reading import DAY_US, SECOND_US, Reading
@@ -16,8 +16,6 @@ STOPS_A_PUMP: Final = SEVERITIES.index("high")
 """A drive cuts what is so severe. For what is milder, or long gone and only latched, people stop a pump."""
 APART_US: Final = 6 * 3600 * SECOND_US
 """What comes of two names within so long is one illness that went from the one to the other."""
-KNOWN_TIMES: Final = 4
-"""What is told by the week, came back within one, and comes again within so many, is known to come back."""
 REPEATED_US: Final = 300 * SECOND_US
 """A command that says the same within so long is the one before, delivered again."""
 
@@ -25,7 +23,7 @@ REPEATED_US: Final = 300 * SECOND_US
 class Patient:
     """One well under diagnosis: what is known of it, its alarms, and when earlier ones were raised."""
 
-    __slots__ = ("alarms", "enabled", "heeded", "raised", "relearned", "resets", "stood", "well")
+    __slots__ = ("alarms", "enabled", "ended", "heeded", "raised", "relearned", "resets", "stood", "well")
 
     def __init__(self, well: Well, enabled: int) -> None:
         self.well = well
@@ -35,6 +33,8 @@ class Patient:
         """By the diagnosis's place in the tree, whose order is precedence."""
         self.raised: dict[int, list[int]] = {}
         """When each diagnosis last came, as far back as it may count as coming back."""
+        self.ended: dict[int, int] = {}
+        """When the alarm of each diagnosis last ended because its conditions were gone."""
         self.heeded: tuple[str, int] = ("", 0)
         """The command that was heeded last, by its identity, and when."""
         self.relearned = 0
@@ -53,10 +53,10 @@ class Patient:
         """Note that an alarm's condition came; how often it, or one of those akin to it, did of late.
 
         What came of the others within hours of it was one malady that changed its name. Twice within the time in which
-        it recurs, and now again within KNOWN_TIMES that, is three times.
+        it recurs, and now again within HABIT_TIMES that, is three times.
         """
         place, recurs_us = alarm.diagnosis.index, alarm.diagnosis.recurs_us
-        known_us = KNOWN_TIMES * recurs_us if recurs_us > DAY_US else recurs_us
+        known_us = HABIT_TIMES * recurs_us if recurs_us > DAY_US else recurs_us
         own = [*(t for t in self.raised.get(place, ()) if now_us - t < known_us), now_us][-RECURRING_COUNT:]
         self.raised[place] = own
         if len(own) < RECURRING_COUNT or own[-2] - own[0] >= recurs_us:

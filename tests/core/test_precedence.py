@@ -228,3 +228,62 @@ def test_an_answer_without_a_channel_says_so_and_is_less_sure() -> None:
     (event,) = run.then(300, **HOT)
     assert event.path[-1] == "NO_FLOW? yes, without head"
     assert event.confidence == 0.75
+
+
+def eased_run(step_s: float = 60, group: str = "production", **keys: object) -> Run:
+    """A hot motor is DEADHEAD, a low flow LOW_FLOW: lost production, and less of it."""
+    groups: list[dict[str, Any]] = [{"name": name, "ask": f"{name}?"} for name in ("protection", "data")]
+    groups += [{"name": name, "ask": f"{name}?", "exclusive": True} for name in ("production", "degradation")]
+    groups[-1]["yields_to"] = ["production"]
+    hot = diagnosis("DEADHEAD", group, "motor_temp > 120", "high") | keys
+    low = diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low")
+    calm = [diagnosis(f"STALL{other}", other, "motor_current > 900", "low") for other in ("protection", "data")]
+    calm[0]["name"], calm[1]["name"] = "STALL", "SENSOR_FAULT"
+    other = [] if group == "production" else [diagnosis("PUMP_OFF", "production", "motor_current > 900", "low")]
+    tree = Tree.parse({"group": groups, "diagnosis": sorted([hot, low, *calm, *other], key=lambda d: d["name"])})
+    run = Run(tree=tree, step_s=step_s)
+    assert not run.then(6 * 3600)
+    return run
+
+
+def again_from_its_snapshot(run: Run) -> Run:
+    after = Run(tree=run.diagnostician._tree, step_s=run.step_s)
+    after.at_s = run.at_s
+    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
+    return after
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_lost_production_grew_milder_to_is_told_when_it_stays_so(restart: bool) -> None:  # noqa: FBT001
+    run = eased_run()
+    assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
+    assert told(run.then(600, **SLOW)) == ["cleared DEADHEAD high returned"]
+    run = again_from_its_snapshot(run) if restart else run
+    assert not run.then(5.8 * 3600, **SLOW)
+    assert told(run.then(1200, **SLOW)) == ["raised LOW_FLOW low"]
+
+
+def test_what_is_over_within_hours_of_lost_production_is_never_told() -> None:
+    run = eased_run()
+    run.then(600, **HOT, **SLOW)
+    assert told(run.then(5 * 3600, **SLOW) + run.then(7200)) == ["cleared DEADHEAD high returned"]
+    assert told(run.then(600, **SLOW)) == ["raised LOW_FLOW low"]
+
+
+@pytest.mark.parametrize(("group", "days"), [("production", 28), ("protection", 7)])
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_came_back_after_its_time_stands_four_times_as_long(
+    group: str,
+    days: int,
+    restart: bool,  # noqa: FBT001
+) -> None:
+    """A pump that gasps all year does so by habit; one that trips again is worth a word."""
+    run = eased_run(600, group, recurs_s=604_800)
+    for quiet in (3, 12):
+        run.then(1200, **HOT)
+        run.then(quiet * 86_400)
+    assert told(run.events) == ["raised DEADHEAD high", "cleared DEADHEAD high returned"] * 2
+    assert [event.recurring for event in run.then(1200, **HOT)] == [True]
+    run = again_from_its_snapshot(run) if restart else run
+    assert not run.then((days - 0.2) * 86_400)
+    assert told(run.then(0.4 * 86_400)) == ["cleared DEADHEAD high returned"]
