@@ -7,9 +7,12 @@ Rules:
     2. A jump by three tenths is believed when the next value is another too, however much later it comes; until then
        the last value stands. So does one of vibration or of wellhead pressure, to five times as much. Pressures at the
        pump do not leap to and fro: theirs is believed only when the next value is close, or goes on the same way and
-       has not doubled, and nothing that cannot be came between; a burst of nonsense lifts no head. Flow and current
-       that fall or rise together are believed at once: two instruments say the same, and at rare readings a pump that
-       gasps is seen no other way.
+       has not doubled, and nothing that cannot be came between; a burst of nonsense lifts no head. What no pump does at
+       a current that goes on as before, such as 9999 psi, is believed when it was sent six times, and unknown until
+       then. Nothing is believed of a downhole tool's pressures that leap as its temperatures leave what can be, until
+       these are back. Flow and current that fall or rise together are believed at once: two instruments say the same,
+       and at rare readings a pump that gasps is seen no other way. No current at all is believed when it is sent twice
+       running, and what follows it at once.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing. One that sends that, or what is out of range, or pressures that are gone at the next reading,
        again and again among sound ones is erratic, and as good as dead.
@@ -84,6 +87,13 @@ reading to the next."""
 _JUMPING: Final = [FLOW_AT, PIP_AT, AMPERES_AT, DISCHARGE_AT, SHAKE_AT, WELLHEAD_AT]
 _FAR_JUMPING: Final = (SHAKE_AT, WELLHEAD_AT)
 _PRESSURES: Final = (PIP_AT, DISCHARGE_AT)
+_TOOL_TEMPS: Final = (TEMP_AT, INTAKE_AT)
+FAR: Final = {PIP_AT: 3.0, DISCHARGE_AT: 1.6}
+"""So many times what it was no pressure becomes while the motor draws what it drew: a shut valve raises the head by
+half at most, and an intake fills that far within one reading only where the pump has lost its load."""
+FAR_TIMES: Final = 6
+AS_EVER: Final = 0.15
+"""Of the current, beside a pressure that leaps."""
 _FLOW_KNOWN: Final = _JUMPING.index(FLOW_AT)
 _AMPERES_KNOWN: Final = _JUMPING.index(AMPERES_AT)
 DOUBLED: Final = 0.02
@@ -104,17 +114,20 @@ class Quality:
         "_broken",
         "_doubted",
         "_erratic",
+        "_far",
         "_habit",
         "_known",
         "_last",
         "_longest",
         "_moved_us",
         "_out_of_range",
+        "_raves",
         "_repeated",
         "_repeats",
         "_seen",
         "_since",
         "_usual",
+        "_without_current",
         "erratic",
         "held",
         "shifts",
@@ -127,6 +140,12 @@ class Quality:
         self._known = [NAN] * len(_JUMPING)
         """What was believed last of those that may jump, however long ago."""
         self._doubted: dict[int, float] = {}
+        self._far: dict[int, int] = {}
+        """The pressures of these that no pump could make -> how often they were sent."""
+        self._raves = False
+        """The downhole tool sends nonsense."""
+        self._without_current = False
+        """It was believed that the motor draws nothing, though it turns."""
         self._absent: dict[int, int] = {}
         self._out_of_range: set[int] = set()
         """Of the absent ones."""
@@ -160,6 +179,7 @@ class Quality:
         the reading before.
         """
         filled: list[Any] = list(values)
+        absurd: list[int] = []
         if self._erratic:
             self._calm(values)
         if (self._absent or self._broken or self._erratic) and 0 < last_us < now_us - max(3 * interval_us, HOLD_US):
@@ -174,7 +194,9 @@ class Quality:
             for place in list(self._absent):
                 self._return(place, now_us)
         believed: list[float] = filled
-        agree = self._believe(values, believed, now_us)
+        hot = [self._absent.get(place, 0) for place in _TOOL_TEMPS if place in absurd] if absurd else absurd
+        self._raves = self._raves and bool(hot)
+        agree = self._believe(values, believed, now_us, wild=bool(hot) and max(hot) >= last_us)
         self.erratic = [place for place, _ in self._erratic_since(now_us, max(DEAD_US, DEAD_INTERVALS * interval_us))]
         for place in self.erratic:
             believed[place] = NAN
@@ -208,8 +230,11 @@ class Quality:
         erratic = self._erratic.items()
         return [(place, since) for place, (times, since) in erratic if times >= ERRATIC and now_us - since >= least_us]
 
-    def _believe(self, values: Values, believed: list[float], now_us: int) -> bool:
-        """Hold jumps until they are confirmed, however long after the value before and however far apart."""
+    def _believe(self, values: Values, believed: list[float], now_us: int, *, wild: bool) -> bool:
+        """Hold jumps until they are confirmed, however long after the value before and however far apart.
+
+        `wild`: a temperature of the downhole tool left what can be at this reading or at the one before.
+        """
         held, doubted, known = self.held, self._doubted, self._known
         for at, place in enumerate(_JUMPING):
             if values[place] is None:
@@ -217,42 +242,69 @@ class Quality:
             value, old = believed[place], known[at]
             change, most = value - old, (FAR_JUMP if place in _FAR_JUMPING else JUMP) * old
             jumps = not -most <= change <= most and old == old  # noqa: PLR0124  (NaN: not known)
-            if jumps and self._doubts(place, value, old, now_us):
+            raves = place in _PRESSURES and (self._raves or (wild and jumps))
+            if (raves or jumps) and self._doubts(place, believed, old, now_us, raves=raves):
                 continue
             if place in doubted:
                 self._decide(place, now_us, spike=not jumps)
             known[at] = value
         if not doubted:
             return False
-        agree = FLOW_AT in doubted and AMPERES_AT in doubted and self._agree(values[FLOW_AT], values[AMPERES_AT])
+        agree = self._agrees(values)
         if agree:
             for at, place in ((_FLOW_KNOWN, FLOW_AT), (_AMPERES_KNOWN, AMPERES_AT)):
                 known[at] = believed[place]
                 del doubted[place]
         for place in doubted:
             if values[place] is not None:
-                believed[place] = held[place]
+                believed[place] = NAN if place in self._far else held[place]
         return agree
 
-    def _doubts(self, place: int, value: float, old: float, now_us: int) -> bool:
+    def _doubts(self, place: int, believed: Sequence[float], old: float, now_us: int, *, raves: bool) -> bool:
         """Whether a value so far from the one that is believed is held: the first is, of pressures each that raves."""
-        before = self._doubted.get(place)
-        if before is not None:
-            if place not in _PRESSURES or _confirms(value, before, old):
+        value, before = believed[place], self._doubted.get(place)
+        if raves:
+            self._raves = True
+            self._spoil((place,), now_us)
+            self._doubted[place] = value
+            return True
+        if place == AMPERES_AT:
+            is_zero, was_zero = value == 0.0, self._without_current
+            self._without_current = is_zero and before == 0.0
+            if was_zero:
                 return False
-            self._spoil((place,), now_us, 1 + SOUND)  # as for a spike
+        if place in FAR:
+            self._count_far(place, believed, old)
+        if before is not None:
+            agrees = _confirms(value, before, old) if place in _PRESSURES else value != 0.0 or before == 0.0
+            if agrees and self._far.get(place, FAR_TIMES) >= FAR_TIMES:
+                return False
+            if place in _PRESSURES and not agrees:
+                self._spoil((place,), now_us, 1 + SOUND)  # as for a spike
         self._doubted[place] = value
         return True
+
+    def _count_far(self, place: int, believed: Sequence[float], old: float) -> None:
+        """Count how often running a pressure was sent that no pump makes."""
+        far, known = self._far, self._known[_AMPERES_KNOWN]
+        if believed[place] <= FAR[place] * old:
+            far.pop(place, None)
+        elif place in far:
+            far[place] += 1
+        elif place not in self._doubted and abs(believed[AMPERES_AT] - known) <= AS_EVER * known:
+            far[place] = 1
 
     def _decide(self, place: int, now_us: int, *, spike: bool) -> None:
         """A jump is doubted no more: it was a spike, or it is confirmed."""
         del self._doubted[place]
+        self._far.pop(place, None)
         if spike and place in _GAUGES:
             self._spoil((place,), now_us, 1 + SOUND)  # it was taken for sound
 
-    def _agree(self, flow: float | None, amperes: float | None) -> bool:
+    def _agrees(self, values: Values) -> bool:
         """Flow and current jumped the same way: the pump did it, not a meter nor a row that was summed twice."""
-        if flow is None or not amperes:
+        flow, amperes = values[FLOW_AT], values[AMPERES_AT]
+        if FLOW_AT not in self._doubted or AMPERES_AT not in self._doubted or flow is None or not amperes:
             return False
         old_flow, old_amperes = self._known[_FLOW_KNOWN], self._known[_AMPERES_KNOWN]
         twice = abs(flow - 2 * old_flow) <= DOUBLED * flow and abs(amperes - 2 * old_amperes) <= DOUBLED * amperes
@@ -321,6 +373,8 @@ class Quality:
         self.held = [NAN if value is None else value for value in values]
         self._known = [self.held[place] for place in _JUMPING]
         self._doubted.clear()
+        self._far.clear()
+        self._raves = self._without_current = False
 
     def _pass_over(self, step_us: int) -> None:
         """Time in which no channel could be heard counts for none of them."""
@@ -336,7 +390,8 @@ class Quality:
         broken = {str(place): at_us for place, at_us in self._broken.items()}
         usual = {str(place): away_us for place, away_us in self._usual.items()}
         erratic = {str(place): known for place, known in self._erratic.items()}
-        later = [broken, self._known, sorted(self._out_of_range), usual, self._seen, erratic]
+        odd = [[list(pair) for pair in self._far.items()], self._raves, self._without_current]
+        later = [broken, self._known, sorted(self._out_of_range), usual, self._seen, erratic, odd]
         return [self.held, self._last, list(self._doubted.items()), *places, self.shifts.remember(), *counts, *later]
 
     def recall(self, remembered: Sequence[Any]) -> None:
@@ -358,6 +413,9 @@ class Quality:
         self._usual = {int(place): away_us for usual in later[3:4] for place, away_us in usual.items()}
         self._seen = later[4] if later[4:] else [readings] * (_TOGETHER + 1)
         self._erratic = {int(place): (times, since) for known in later[5:6] for place, (times, since) in known.items()}
+        for far, raves, without_current in later[6:7]:
+            self._far = dict(far)
+            self._raves, self._without_current = raves, without_current
         self.shifts.recall(shifts)
 
     def frozen(self, now_us: int) -> list[tuple[int, int]]:

@@ -10,7 +10,8 @@ An RTU that was replaced or set up anew sends kPa where psi came, or degrees Fah
        motor by half between two readings, if its current is what it was.
        A flow that rises after a start comes because the tubing is full.
     4. It is over when the value jumps back, or is what it was for five looks.
-    5. What jumps once and back was a spike; what jumps on and on is no level to compare with.
+    5. What jumps once and back was a spike, and so was what is back where it was before it jumped; what jumps on and on
+       is no level to compare with.
     6. The values are those sent, also where they are out of their plausible range: 3000 psi in kPa is.
 """
 
@@ -50,13 +51,15 @@ EDGE_LOOKS: Final = 2
 class Shifts:
     """The unit shifts of one well."""
 
-    __slots__ = ("_doubted", "_edge", "_marks", "_stale", "_turning", "places")
+    __slots__ = ("_doubted", "_edge", "_left", "_marks", "_stale", "_turning", "places")
 
     def __init__(self) -> None:
         self._marks: list[float] = [NAN] * len(CHANNEL_NAMES)
         """Each channel as last sent, but for spikes."""
         self._doubted: dict[int, float] = {}
         """Channels that jumped at the last look -> to what."""
+        self._left: dict[int, float] = {}
+        """Where channels were before they jumped to what they are."""
         self._edge = 0
         self._stale: set[int] = set()
         """The channels that were not sent since something else changed."""
@@ -92,7 +95,8 @@ class Shifts:
             value, old = sent[place], marks[place]
             if value is None or place in places or place in over or (filling and place == _FLOW and value > old):
                 continue
-            if abs(value - old) > LEAST_JUMP * abs(old) and (unit := _other_unit(place, value, old)) is not None:
+            jumps = abs(value - old) > LEAST_JUMP * abs(old) and not self._is_back(place, value)
+            if jumps and (unit := _other_unit(place, value, old)) is not None:
                 jumped[place] = unit, value
         if jumped:
             for place in self._believable(jumped, sent):
@@ -115,7 +119,8 @@ class Shifts:
             if abs(value - old) > LEAST_JUMP * abs(old) and place not in self.places and not self._again(place, value):
                 doubted[place] = value
                 continue
-            doubted.pop(place, None)
+            if doubted.pop(place, None) is not None and place not in self.places and place not in self._stale:
+                self._left[place] = old
             marks[place] = value
         # The second look at a jump, too, is judged by what the motor did at the first, not by the calm after it.
         if (amperes := sent[_AMPERES]) is not None and not doubted:
@@ -125,6 +130,11 @@ class Shifts:
         """It jumped to about the same at the look before: what jumps on is a gauge gone wild, and no level."""
         jumped = self._doubted.get(place, NAN)
         return abs(value - jumped) <= LEVEL * abs(jumped)
+
+    def _is_back(self, place: int, value: float) -> bool:
+        """It is where it was before it last jumped: that is no unit, whatever lies between."""
+        left = self._left.get(place, NAN)
+        return abs(value - left) <= LEVEL / 2 * abs(left)
 
     def count(self) -> int:
         """How many channels are sent in another unit."""
@@ -146,12 +156,14 @@ class Shifts:
             self._turning,
             places,
             sorted(self._stale),
+            [list(each) for each in sorted(self._left.items())],
         ]
 
     def recall(self, remembered: Sequence[Any]) -> None:
         """Take back what `remember` gave."""
         self._marks, doubted, self._edge, self._turning, places, *later = remembered
-        self._stale = {place for stale in later for place in stale}
+        self._stale = {place for stale in later[:1] for place in stale}
+        self._left = {place: value for left in later[1:] for place, value in left}
         # Once only the channels were remembered, and what was doubted was believed at the next look.
         pairs = [each if isinstance(each, list) else [each, self._marks[each]] for each in doubted]
         self._doubted = {int(place): value for place, value in pairs}

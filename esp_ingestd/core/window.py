@@ -29,6 +29,9 @@ BREAK_STEPS: Final = 60
 KEPT: Final = 1 - 1 / BREAK_STEPS
 """Of the square, at each step beyond those."""
 BREAK_CHAIN: Final = 2
+CHAIN_US: Final = 2 * BLOCK_US
+"""What falls at two readings that are farther apart fell twice: a shaft breaks at once, gas comes over minutes. Where
+an RTU sends means of so long, nothing tells them apart."""
 GOES_ON: Final = 0.03
 """Of the current: by so much it goes on where the first step after a break lay in its middle."""
 LEAST_PARTS: Final = 3
@@ -250,14 +253,16 @@ class Window:
                 self._chain = 0
             return
         self._chain += 1
-        if self._chain != BREAK_CHAIN:
+        goes_on, apart = self._chain == BREAK_CHAIN, now_us - self.newest_us > CHAIN_US
+        if apart or not goes_on:
             self._chain = 1
             self.level_before = mean
+            self.break_us = now_us
+        if not goes_on:  # else what was before is the fall itself
             self.cv_before = self.current_cv
             blocks = self._blocks[:-1]
             pip, head = [each.pip / each.count for each in blocks], [each.head / each.count for each in blocks]
             self.moved_before = max(_moved(pip), _moved(head), key=_known)
-            self.break_us = now_us
         self._break_steps, self._break_mean, self._break_square = 1, amperes, 0.0
 
     def window_means(self) -> list[float]:

@@ -654,7 +654,7 @@ def test_how_often_a_gauge_sent_what_cannot_be_outlives_a_restart(
     run.play(900, (0.0,))
     snapshot = json.loads(run.diagnostician.snapshot("W"))
     if forgotten:
-        snapshot["well"]["quality"][-1] = {}
+        snapshot["well"]["quality"][-2] = {}
     run.diagnostician = Diagnostician(TREE, lambda _: SETTINGS)
     run.diagnostician.restore("W", json.dumps(snapshot).encode())
     run.play(1200, (905.0, 0.0))
