@@ -62,6 +62,9 @@ SOUND: Final = 1 / 3
 NEW_US: Final = 7200 * SECOND_US
 NEWLY_DEAD_US: Final = 21_600 * SECOND_US
 """One that goes away so soon after the well was first heard may be one that is sent by the hour."""
+SELDOM: Final = 0.5
+"""A gauge that is in fewer of the readings that have any is sent by exception, and may be still for the hour."""
+HEARTBEAT_US: Final = 3900 * SECOND_US
 FROZEN_US: Final = 1800 * SECOND_US
 FROZEN_READINGS: Final = 6
 FROZEN_TIMES: Final = 4
@@ -454,8 +457,13 @@ class Quality:
 
     def _habit_of_absence(self, place: int, since: int) -> int:
         """How long a channel that is away since then may be, by what is known of it."""
-        is_new = since - self._began_us < NEW_US and place not in self._out_of_range
-        return max(NEWLY_DEAD_US if is_new else 0, 3 * self._longest.get(place, 0))
+        least_us = 3 * self._longest.get(place, 0)
+        if place not in self._out_of_range:
+            if since - self._began_us < NEW_US:
+                return max(least_us, NEWLY_DEAD_US)
+            if place in _GAUGES and self._seen[_GAUGES.index(place)] < SELDOM * self._seen[_TOGETHER]:
+                return max(least_us, HEARTBEAT_US)
+        return least_us
 
     def found(self, now_us: int, interval_us: int) -> Iterator[tuple[str, str, float]]:
         """What is wrong with which channel: (channel, what, how much).

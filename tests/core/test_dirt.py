@@ -176,3 +176,16 @@ def test_what_an_earlier_version_stored_knows_nothing_of_all_this() -> None:
     assert str(again._patients["W"].well._quality.remember()) == str(
         run.diagnostician._patients["W"].well._quality.remember()
     )
+
+
+@pytest.mark.parametrize(("away_min", "found"), [(55, []), (80, ["SENSOR_FAULT"])])
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_gauge_that_is_sent_by_exception_may_be_still_for_an_hour(
+    every: int, away_min: int, found: list[str]
+) -> None:
+    """It came every few minutes until then; of one that came with each reading a quarter of an hour is enough."""
+    run = Run(step_s=60)
+    for step in range(4 * 60):
+        run.then(60, motor_temp=110 + 0.1 * (step % 17) if step % every == 0 else None)
+    run.then(away_min * 60, motor_temp=None)
+    assert raised(run) == (found if every > 1 else ["SENSOR_FAULT"])
