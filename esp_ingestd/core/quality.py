@@ -10,9 +10,9 @@ Rules:
        has not doubled, and nothing that cannot be came between; a burst of nonsense lifts no head. What no pump does at
        a current that goes on as before, such as 9999 psi, is believed when it was sent six times, and unknown until
        then. Nothing is believed of a downhole tool's pressures that leap as its temperatures leave what can be, until
-       these are back. Flow and current that fall or rise together are believed at once: two instruments say the same,
-       and at rare readings a pump that gasps is seen no other way. No current at all is believed when it is sent twice
-       running, and what follows it at once.
+       these are back or the pump stood. Flow and current that fall or rise together are believed at once: two
+       instruments say the same, and at rare readings a pump that gasps is seen no other way. No current at all is
+       believed when it is sent twice running, and what follows it at once.
     3. Pressure or temperature of exactly 0 while the pump turns is a gauge's way to say that it does not know: the
        channel is missing. One that sends that, or what is out of range, or pressures that are gone at the next reading,
        again and again among sound ones is erratic, and as good as dead.
@@ -65,6 +65,7 @@ NEWLY_DEAD_US: Final = 21_600 * SECOND_US
 SELDOM: Final = 0.5
 """A gauge that is in fewer of the readings that have any is sent by exception, and may be still for the hour."""
 HEARTBEAT_US: Final = 3900 * SECOND_US
+"""An hour, and what a message may be late."""
 FROZEN_US: Final = 1800 * SECOND_US
 FROZEN_READINGS: Final = 6
 FROZEN_TIMES: Final = 4
@@ -197,7 +198,7 @@ class Quality:
             for place in list(self._absent):
                 self._return(place, now_us)
         believed: list[float] = filled
-        hot = [self._absent.get(place, 0) for place in _TOOL_TEMPS if place in absurd] if absurd else absurd
+        hot = [self._absent.get(place, 0) for place in _TOOL_TEMPS if place in absurd]
         self._raves = self._raves and bool(hot)
         agree = self._believe(values, believed, now_us, wild=bool(hot) and max(hot) >= last_us)
         self.erratic = [place for place, _ in self._erratic_since(now_us, max(DEAD_US, DEAD_INTERVALS * interval_us))]
@@ -279,7 +280,10 @@ class Quality:
         if place in FAR:
             self._count_far(place, believed, old)
         if before is not None:
-            agrees = _confirms(value, before, old) if place in _PRESSURES else value != 0.0 or before == 0.0
+            if place in _PRESSURES:
+                agrees = _confirms(value, before, old)
+            else:
+                agrees = place != AMPERES_AT or value != 0.0 or before == 0.0
             if agrees and self._far.get(place, FAR_TIMES) >= FAR_TIMES:
                 return False
             if place in _PRESSURES and not agrees:

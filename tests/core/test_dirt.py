@@ -9,7 +9,7 @@ from core.test_diagnosis import Run
 from core.test_well import DAY_S, HOUR_S, raised
 
 from esp_ingestd.core.diagnosis import Diagnostician
-from esp_ingestd.core.quality import AMPERES_AT, DISCHARGE_AT, FAR_TIMES, PIP_AT
+from esp_ingestd.core.quality import AMPERES_AT, DISCHARGE_AT, FAR_TIMES, FLOW_AT, PIP_AT
 
 MAD: dict[str, Any] = {
     "pip": 2500.0,
@@ -115,6 +115,14 @@ def test_a_current_that_is_gone_once_is_not_gone_and_one_that_is_back_is_back() 
     run.then(300, motor_current=0.0)
     run = restarted(run)
     assert amperes(run, 71.0) == [71.0]
+
+
+def test_a_flow_that_ends_in_two_steps_is_gone_when_it_is() -> None:
+    run = Run(step_s=1200)
+    run.then(2 * DAY_S)
+    run.then(1200, flow_rate=1200.0)
+    run.then(1200, flow_rate=0.0)
+    assert held(run, FLOW_AT) == 0.0
 
 
 @pytest.mark.parametrize(("over_psi", "found"), [(2300.0, []), (1200.0, ["ELECTRICAL_FAULT"])])
