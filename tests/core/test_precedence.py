@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from core.test_diagnosis import START_US, Run, reading, told
+from core.test_diagnosis import START_US, TREE, Run, reading, told
 
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.tree import Tree
@@ -287,3 +287,10 @@ def test_what_came_back_after_its_time_stands_four_times_as_long(
     run = again_from_its_snapshot(run) if restart else run
     assert not run.then((days - 0.2) * 86_400)
     assert told(run.then(0.4 * 86_400)) == ["cleared DEADHEAD high returned"]
+
+
+def test_what_no_stop_heals_is_told_by_the_week() -> None:
+    """Each start would tell of it anew: of a worn pump that is stopped every other day three times, not thirty."""
+    week_us = 7 * 86_400 * SECOND_US
+    slow = {diagnosis.name: diagnosis.recurs_us for diagnosis in TREE.diagnoses if diagnosis.category == "PUMP_WEAR"}
+    assert slow == {"PUMP_WEAR": week_us, "SCALE": week_us, "TUBING_LEAK": week_us // 7, "BROKEN_SHAFT": week_us // 7}
