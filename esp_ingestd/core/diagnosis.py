@@ -674,13 +674,13 @@ class Diagnostician:
         )
 
     def _eases(self, visit: Visit, alarm: Alarm, question: Question) -> bool:
-        """True while lost production has only just become less of it: that it grew milder is told if it stays so."""
-        diagnoses, ended = self._tree.diagnoses, visit.patient.ended
+        """True while something worse, to which its group yields, has just ended: what that left is told if it stays."""
+        yields_to = self._tree.groups[alarm.diagnosis.group].yields_to
         return any(
-            visit.now_us - ended.get(place, NEVER) < LASTS_US
-            and diagnoses[place].group in self._tree.groups[alarm.diagnosis.group].yields_to
-            and diagnoses[place].severity > question.severity
-            for place in self._tree.akin[alarm.diagnosis.index]
+            visit.now_us - at_us < LASTS_US
+            and (ended := self._tree.diagnoses[place]).group in yields_to
+            and ended.severity > question.severity
+            for place, at_us in visit.patient.ended.items()
         )
 
     def _precedes(self, one: Alarm, other: Alarm) -> bool:

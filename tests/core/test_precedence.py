@@ -136,7 +136,7 @@ def test_a_group_yields_to_another_and_to_no_third() -> None:
     assert told(run.then(60, flow_rate=900)) == ["raised LOW_FLOW low"]
     assert told(run.then(60, **SLOW)) == ["raised PUMP_OFF high", "cleared LOW_FLOW low superseded"]
     assert told(run.then(60, motor_current=50, **SLOW)) == ["raised UNCLASSIFIED low"]
-    run.then(600)
+    run.then(6.1 * 3600)  # what it left behind would be told later
     assert told(run.then(60, motor_current=50)) == ["raised UNCLASSIFIED low"]
     assert told(run.then(60, motor_current=50, flow_rate=900)) == ["raised LOW_FLOW low"]
 
@@ -230,13 +230,13 @@ def test_an_answer_without_a_channel_says_so_and_is_less_sure() -> None:
     assert event.confidence == 0.75
 
 
-def eased_run(step_s: float = 60, group: str = "production", **keys: object) -> Run:
+def eased_run(step_s: float = 60, group: str = "production", vague: str = "LOW_FLOW", **keys: object) -> Run:
     """A hot motor is DEADHEAD, a low flow LOW_FLOW: lost production, and less of it."""
     groups: list[dict[str, Any]] = [{"name": name, "ask": f"{name}?"} for name in ("protection", "data")]
     groups += [{"name": name, "ask": f"{name}?", "exclusive": True} for name in ("production", "degradation")]
     groups[-1]["yields_to"] = ["production"]
     hot = diagnosis("DEADHEAD", group, "motor_temp > 120", "high") | keys
-    low = diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low")
+    low = diagnosis("LOW_FLOW", "degradation", "flow_rate < 1000", "low") | {"category": vague}
     calm = [diagnosis(f"STALL{other}", other, "motor_current > 900", "low") for other in ("protection", "data")]
     calm[0]["name"], calm[1]["name"] = "STALL", "SENSOR_FAULT"
     other = [] if group == "production" else [diagnosis("PUMP_OFF", "production", "motor_current > 900", "low")]
@@ -294,3 +294,10 @@ def test_what_no_stop_heals_is_told_by_the_week() -> None:
     week_us = 7 * 86_400 * SECOND_US
     slow = {diagnosis.name: diagnosis.recurs_us for diagnosis in TREE.diagnoses if diagnosis.category == "PUMP_WEAR"}
     assert slow == {"PUMP_WEAR": week_us, "SCALE": week_us, "TUBING_LEAK": week_us // 7, "BROKEN_SHAFT": week_us // 7}
+
+
+def test_nor_is_a_vaguer_name_for_it_told_in_its_place() -> None:
+    run = eased_run(vague="UNKNOWN")
+    assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
+    assert told(run.then(5.8 * 3600, **SLOW)) == ["cleared DEADHEAD high returned"]
+    assert told(run.then(1200, **SLOW)) == ["raised LOW_FLOW low"]
