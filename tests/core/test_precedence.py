@@ -1,9 +1,10 @@
 """Which of several alarms is told, how sure it is, and what it says; on a small tree of the test's own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core.test_diagnosis import START_US, TREE, Run, reading, told
+from core.test_diagnosis import SETTINGS, START_US, TREE, Run, reading, told
 
 from esp_ingestd.core.reading import SECOND_US
 from esp_ingestd.core.tree import Tree
@@ -230,7 +231,7 @@ def test_an_answer_without_a_channel_says_so_and_is_less_sure() -> None:
     assert event.confidence == 0.75
 
 
-def eased_run(step_s: float = 60, group: str = "production", vague: str = "LOW_FLOW", **keys: object) -> Run:
+def eased_tree(last: str = "", group: str = "production", vague: str = "LOW_FLOW", **keys: object) -> Tree:
     """A hot motor is DEADHEAD, a low flow LOW_FLOW: lost production, and less of it."""
     groups: list[dict[str, Any]] = [{"name": name, "ask": f"{name}?"} for name in ("protection", "data")]
     groups += [{"name": name, "ask": f"{name}?", "exclusive": True} for name in ("production", "degradation")]
@@ -240,8 +241,13 @@ def eased_run(step_s: float = 60, group: str = "production", vague: str = "LOW_F
     calm = [diagnosis(f"STALL{other}", other, "motor_current > 900", "low") for other in ("protection", "data")]
     calm[0]["name"], calm[1]["name"] = "STALL", "SENSOR_FAULT"
     other = [] if group == "production" else [diagnosis("PUMP_OFF", "production", "motor_current > 900", "low")]
-    tree = Tree.parse({"group": groups, "diagnosis": sorted([hot, low, *calm, *other], key=lambda d: d["name"])})
-    run = Run(tree=tree, step_s=step_s)
+    groups.sort(key=lambda each: each["name"] == last)
+    diagnoses = sorted([hot, low, *calm, *other], key=lambda each: each["name"])
+    return Tree.parse({"group": groups, "diagnosis": diagnoses})
+
+
+def eased_run(step_s: float = 60, tree: Tree | None = None) -> Run:
+    run = Run(tree=tree or eased_tree(), step_s=step_s)
     assert not run.then(6 * 3600)
     return run
 
@@ -253,12 +259,17 @@ def again_from_its_snapshot(run: Run) -> Run:
     return after
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_what_lost_production_grew_milder_to_is_told_when_it_stays_so(restart: bool) -> None:  # noqa: FBT001
+def under_a_tree_in_another_order(run: Run) -> Run:
+    assert not list(run.diagnostician.adopt(eased_tree("data"), lambda _: SETTINGS))
+    return run
+
+
+@pytest.mark.parametrize("meanwhile", [lambda run: run, again_from_its_snapshot, under_a_tree_in_another_order])
+def test_what_lost_production_grew_milder_to_is_told_when_it_stays_so(meanwhile: Callable[[Run], Run]) -> None:
     run = eased_run()
     assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
     assert told(run.then(600, **SLOW)) == ["cleared DEADHEAD high returned"]
-    run = again_from_its_snapshot(run) if restart else run
+    run = meanwhile(run)
     assert not run.then(5.8 * 3600, **SLOW)
     assert told(run.then(1200, **SLOW)) == ["raised LOW_FLOW low"]
 
@@ -278,7 +289,7 @@ def test_what_came_back_after_its_time_stands_four_times_as_long(
     restart: bool,  # noqa: FBT001
 ) -> None:
     """A pump that gasps all year does so by habit; one that trips again is worth a word."""
-    run = eased_run(600, group, recurs_s=604_800)
+    run = eased_run(600, eased_tree(group=group, recurs_s=604_800))
     for quiet in (3, 12):
         run.then(1200, **HOT)
         run.then(quiet * 86_400)
@@ -297,7 +308,7 @@ def test_what_no_stop_heals_is_told_by_the_week() -> None:
 
 
 def test_nor_is_a_vaguer_name_for_it_told_in_its_place() -> None:
-    run = eased_run(vague="UNKNOWN")
+    run = eased_run(tree=eased_tree(vague="UNKNOWN"))
     assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
     assert told(run.then(5.8 * 3600, **SLOW)) == ["cleared DEADHEAD high returned"]
     assert told(run.then(1200, **SLOW)) == ["raised LOW_FLOW low"]
