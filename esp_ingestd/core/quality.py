@@ -206,7 +206,7 @@ class Quality:
             believed[place] = NAN
         if not self._began_us:
             self._began_us = now_us
-        self._watch_gauges(values, believed, now_us)
+        self._watch_gauges(values, believed, last_us, now_us)
         if self.shifts.places:
             for place in self.shifts.places:
                 believed[place] = NAN
@@ -317,7 +317,7 @@ class Quality:
         twice = abs(flow - 2 * old_flow) <= DOUBLED * flow and abs(amperes - 2 * old_amperes) <= DOUBLED * amperes
         return (flow > old_flow) == (amperes > old_amperes) and not twice
 
-    def _watch_gauges(self, values: Values, believed: list[float], now_us: int) -> None:
+    def _watch_gauges(self, values: Values, believed: list[float], last_us: int, now_us: int) -> None:
         """Follow how long each gauge repeats one value; a frozen one is not believed."""
         last, repeats, seen = self._last, self._repeats, self._seen
         for place in _MOVING:
@@ -339,19 +339,19 @@ class Quality:
                 moving += 1
                 last[place] = value
                 if repeats[gauge]:
-                    self._end(gauge, now_us)
+                    self._end(gauge, last_us, now_us)
                 else:
                     self._since[gauge] = now_us
         if repeating or moving:
-            self._watch_all(now_us, moving=moving > 0)
+            self._watch_all(last_us, now_us, moving=moving > 0)
 
-    def _watch_all(self, now_us: int, *, moving: bool) -> None:
+    def _watch_all(self, last_us: int, now_us: int, *, moving: bool) -> None:
         """Follow how long all gauges that were sent repeat their values together."""
         self._seen[_TOGETHER] += 1
         if not moving:
             self._repeats[_TOGETHER] += 1
         elif self._repeats[_TOGETHER]:
-            self._end(_TOGETHER, now_us)
+            self._end(_TOGETHER, last_us, now_us)
         else:
             self._since[_TOGETHER] = now_us
 
@@ -538,10 +538,14 @@ class Quality:
             and now_us - self._moved_us < FROZEN_US
         )
 
-    def _end(self, gauge: int, now_us: int) -> None:
-        """A run of repeated values is over: that is habit now, so that a quantised channel is told of once at most."""
-        repeats = self._repeats[gauge]
-        self._habit[gauge] = max(self._habit[gauge], (now_us - self._since[gauge]) * repeats // (repeats + 1))
+    def _end(self, gauge: int, last_us: int, now_us: int) -> None:
+        """A run of repeated values is over: that is habit now, so that a quantised channel is told of once at most.
+
+        Not the silence behind it: a row that was sent twice before an outage is no habit of standing still for hours.
+        """
+        repeats, since_us = self._repeats[gauge], self._since[gauge]
+        ran_us = min((now_us - since_us) * repeats // (repeats + 1), last_us - since_us)
+        self._habit[gauge] = max(self._habit[gauge], ran_us)
         self._repeated[gauge] += repeats
         self._repeats[gauge] = 0
         self._since[gauge] = now_us

@@ -37,7 +37,8 @@ _PRESSURE_FACTORS: Final = (6.894757, 6894.757, 0.06894757, 0.006894757, 0.07030
 _FLOW_FACTORS: Final = (0.1589873, 6.289811, 0.00662447, 150.955, 0.00184013, 543.44)
 ALIKE: Final = 0.06
 """How far a unit's factor may be missed: a well goes on changing between two readings."""
-ALIKE_K: Final = 0.03
+ALIKE_K: Final = 4.0
+"""The same of a temperature, K; 400, at which a register of some tool stands, is no 121 degC in kelvin."""
 LEVEL: Final = 0.20
 """How far a shifted value may stray from where it first jumped to while it is still suspected."""
 LOOKS: Final = 5
@@ -216,11 +217,12 @@ def _other_unit(place: int, value: float, old: float) -> int | None:
     """Which unit `value` would be in if `old` was in the right one; None where it is none known."""
     if place in _TEMPERATURES:
         guesses: tuple[float, ...] = (1.8 * old + 32, (old - 32) / 1.8, old + 273.15, old - 273.15)
-        near = ALIKE_K
+        strays = [ALIKE_K * kelvin for kelvin in (1.8, 1.0, 1.0, 1.0)]
     else:
         guesses = tuple(old * factor for factor in (_FLOW_FACTORS if place == _FLOW else _PRESSURE_FACTORS))
-        near = ALIKE
-    return next((unit for unit, guess in enumerate(guesses) if abs(value - guess) <= near * abs(guess)), None)
+        strays = [ALIKE * abs(guess) for guess in guesses]
+    near = zip(guesses, strays, strict=True)
+    return next((unit for unit, (guess, stray) in enumerate(near) if abs(value - guess) <= stray), None)
 
 
 def _steady(value: float | None, old: float, within: float) -> bool:

@@ -197,3 +197,27 @@ def test_a_gauge_that_is_sent_by_exception_may_be_still_for_an_hour(
         run.then(60, motor_temp=110 + 0.1 * (step % 17) if step % every == 0 else None)
     run.then(away_min * 60, motor_temp=None)
     assert raised(run) == (found if every > 1 else ["SENSOR_FAULT"])
+
+
+def test_a_row_sent_twice_before_an_outage_is_no_habit_of_standing_still() -> None:
+    run = Run(step_s=1200)
+
+    def lives(readings: int, *psi: float) -> None:
+        for step in range(readings):
+            run.then(1200, discharge_pressure=psi[step % len(psi)], motor_current=70 + 0.1 * (step % 3))
+
+    lives(144, *range(3200, 3207))
+    lives(2, 3207)
+    run.at_s += 7 * HOUR_S
+    lives(72, *range(3200, 3207))
+    lives(8, 3207)
+    assert raised(run) == ["SENSOR_FAULT"]
+
+
+@pytest.mark.parametrize(("shows", "found"), [(400.0, "SENSOR_FAULT"), (394.2, "UNIT_SUSPECT")])
+def test_full_scale_is_no_temperature_in_kelvin(shows: float, found: str) -> None:
+    run = Run(step_s=60)
+    run.then(DAY_S, motor_temp=121.0)
+    for step in range(30):
+        run.then(60, **(HOT | {"motor_temp": shows + 0.1 * (step % 5)}))
+    assert raised(run) == [found]
