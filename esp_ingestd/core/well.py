@@ -30,10 +30,12 @@ from typing import Any, Final, Literal
 from esp_ingestd.core.baseline import (
     AMPERES,
     AMPERES_CV,
+    DOUBTS,
     FLOW,
     FLOW_CV,
     HEAD,
     PIP,
+    ROOM,
     SHAKE,
     TEMP,
 )
@@ -770,10 +772,13 @@ class Well:
         return now_us - self.started_us > PROVEN_US + self._settle_us
 
     def _astray(self) -> int:
-        """How many of flow, intake pressure, current and head left their place over the half hour."""
-        features, astray = self.features, 0
+        """How many of flow, intake pressure, current and head left their place over the half hour.
+
+        At a speed that is new to the well, by more than a change of speed can lead them.
+        """
+        features, astray, room = self.features, 0, ROOM * self._learning.scales.doubt
         for place in _STRAYING:
-            if abs(features[_MEAN + place] - 1) > ASTRAY:
+            if abs(features[_MEAN + place] - 1) > ASTRAY + room * DOUBTS[place]:
                 astray += 1
         return astray
 

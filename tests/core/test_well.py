@@ -1009,14 +1009,16 @@ def test_a_pump_that_turns_backwards_keeps_half_its_head_if_nothing_flows(
     assert raised(run) == [found]
 
 
-def stepped(step_s: float, torque: float | None, levels: Sequence[float], **left: float | None) -> Run:
+def stepped(
+    step_s: float, torque: float | None, levels: Sequence[float], sways: float = 0.001, **left: float | None
+) -> Run:
     """A quiet well whose current falls to these parts of the usual, the last of which stays; nothing flows then."""
     run = Run(step_s=step_s)
     for step in range(int(max(2 * DAY_S, 60 * step_s) / step_s)):
         run.then(step_s, motor_current=70 * (1 + 0.012 * (step % 5 - 2)), torque=torque and 100.0)
     for step in range(int(max(2 * HOUR_S, 9 * step_s) / step_s)):
         level = levels[min(step, len(levels) - 1)]
-        steady = {"motor_current": 70 * level * (1 + 0.001 * (step % 3 - 1)), "pip": 1000.0 + 400 * step / 9}
+        steady = {"motor_current": 70 * level * (1 + sways * (step % 3 - 1)), "pip": 1000.0 + 400 * step / 9}
         head = {"discharge_pressure": steady["pip"] + 2300 * (left["head"] or 0)}
         shakes = (left["vibration"] or 0) * (1 + 0.01 * (step % 7))
         run.then(step_s, flow_rate=0.0, vibration=shakes, torque=torque, **steady, **head)
@@ -1041,6 +1043,14 @@ def test_a_shaft_that_broke_leaves_the_pump_calm_also_while_a_column_stands_on_i
 ) -> None:
     run = stepped(step_s, torque, (0.46,), vibration=vibration, head=head)
     assert (raised(run)[0] == "BROKEN_SHAFT") is broken
+
+
+@pytest.mark.parametrize(("head", "found"), [(0.8, "BROKEN_SHAFT"), (0.5, "NO_FLOW")])
+def test_a_motor_that_idles_at_once_has_lost_its_shaft_also_while_a_valve_holds_the_column(
+    head: float, found: str
+) -> None:
+    """Half a column is no valve's, but what gas leaves of the head."""
+    assert raised(stepped(300, None, (0.46,), sways=0.017, vibration=0.19, head=head))[0] == found
 
 
 @pytest.mark.parametrize(("levels", "found"), [((0.37,), "BROKEN_SHAFT"), ((0.75, 0.37), "NO_FLOW")])
@@ -1078,3 +1088,47 @@ def test_without_a_meter_an_intake_is_plugged_by_no_start_and_no_gas(swings: flo
     after.then(HOUR_S, **(STANDING | {"flow_rate": None}))
     plugged(after, 11)
     assert "INTAKE_RESTRICTION" not in raised(after)
+
+
+@pytest.mark.parametrize("hertz", [51.0, 55.2])
+def test_what_a_young_well_gives_at_quite_another_speed_is_nothing_astray(hertz: float) -> None:
+    """Half a day old, and turned up at once: head and current rise with the speed, and the intake falls."""
+    run = Run(step_s=60)
+    more = hertz / 48.5
+    slow = {"flow_rate": 1600.0, "pip": 645.0, "motor_current": 52.0, "discharge_pressure": 2121.0, "motor_temp": 113.0}
+    exponents = {"flow_rate": 1.4, "pip": -4.2, "motor_current": 1.8, "discharge_pressure": 0.7, "motor_temp": 0.0}
+    for at, share in ((48.5, 0.0), (hertz, 1.0)):
+        for step in range(690):
+            sways = 1 + 0.002 * (step * 7 % 5 - 2)
+            sent = {name: value * sways * more ** (exponents[name] * share) for name, value in slow.items()}
+            run.then(60, vsd_frequency=at, **sent)
+    assert raised(run) == []
+
+
+def test_what_grows_over_days_waits_for_its_name() -> None:
+    """Current and intake leave their places hours after the motor has begun to work harder for less flow."""
+    run = Run(step_s=300)
+    run.then(9 * DAY_S, vibration=0.5)
+    grown(run, 72, 48, flow_rate=0.88, motor_current=1.2, vibration=1.3, pip=1.25, motor_temp=1.08)
+    assert raised(run) == ["SCALE"]
+
+
+@pytest.mark.parametrize(("gas", "found"), [(60.0, ["GAS_INTERFERENCE"]), (40.0, [])])
+def test_gas_at_surface_stands_for_the_intake_where_none_is_sent(gas: float, found: list[str]) -> None:
+    run = Run(step_s=60)
+    alone = {"pip": None, "discharge_pressure": None}
+    run.then(3 * DAY_S, gor=40.0, **alone)
+    for step in range(120):
+        slug = 1.0 if step % 6 < 3 else 0.7
+        run.then(60, motor_current=70 * slug, flow_rate=2000 * slug, gor=gas, **alone)
+    assert raised(run) == found
+
+
+def test_what_works_harder_and_harder_without_a_burst_is_no_sand() -> None:
+    """A smooth current a tenth above the usual is a spike at each reading by the letter."""
+    run = Run(step_s=300)
+    for step in range(11 * 288):
+        share = min(1.0, max(0.0, step / 288 - 9) / 1.8)
+        amperes = 70 * (1 + 0.18 * share) * (1 + 0.004 * (step % 5 - 2))
+        run.then(300, motor_current=amperes, vibration=0.5 * (1 + share))
+    assert "SOLIDS" not in raised(run)
