@@ -59,6 +59,13 @@ class Run:
         self.events += found
         return found
 
+    def restarted(self) -> "Run":
+        """The same well, by what a snapshot tells of it."""
+        after = Run(step_s=self.step_s, tree=self.diagnostician._tree)
+        after.at_s, after.events = self.at_s, self.events
+        after.diagnostician.restore("W", self.diagnostician.snapshot("W"))
+        return after
+
 
 def told(events: Iterable[AlarmEvent]) -> list[str]:
     return [f"{e.transition} {e.diagnosis} {e.severity}" + (f" {e.reason}" if e.reason else "") for e in events]

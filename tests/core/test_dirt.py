@@ -24,14 +24,6 @@ def held(run: Run, place: int) -> float:
     return run.diagnostician._patients["W"].well._quality.held[place]
 
 
-def restarted(run: Run) -> Run:
-    """The same well, by what a snapshot tells of it."""
-    after = Run(step_s=run.step_s)
-    after.at_s, after.events = run.at_s, run.events
-    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
-    return after
-
-
 @pytest.mark.parametrize("flow", [None, 2000.0])
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_tool_whose_temperature_cannot_be_is_not_believed_in_its_pressures(
@@ -42,7 +34,7 @@ def test_a_tool_whose_temperature_cannot_be_is_not_believed_in_its_pressures(
     run = Run(step_s=300)
     run.then(2 * DAY_S, flow_rate=flow)
     run.then(300, flow_rate=flow, **MAD)
-    run = restarted(run) if restart else run
+    run = run.restarted() if restart else run
     for _ in range(60):
         run.then(300, flow_rate=flow, **(MAD | {"discharge_pressure": 3900.0}))
     assert raised(run) == ["SENSOR_FAULT"]
@@ -65,7 +57,7 @@ def test_full_scale_is_no_pressure_until_it_was_sent_six_times(restart: bool) ->
     for time in range(FAR_TIMES - 1):
         assert time == 0 or isnan(held(run, DISCHARGE_AT))
         run.then(300, discharge_pressure=9999.0, flow_rate=0.0, motor_current=66.0)
-        run = restarted(run) if restart else run
+        run = run.restarted() if restart else run
     assert "DEADHEAD" not in raised(run)
     run.then(300, discharge_pressure=9999.0, flow_rate=0.0, motor_current=66.0)
     assert held(run, DISCHARGE_AT) == 9999.0
@@ -94,7 +86,7 @@ def test_a_return_to_what_was_usual_is_no_other_unit(times: int) -> None:
     run = Run(step_s=300)
     run.then(2 * DAY_S, pip=650.0)
     run.then(300 * times, pip=9999.0)
-    restarted(run).then(DAY_S, pip=650.0)
+    run.restarted().then(DAY_S, pip=650.0)
     assert raised(run) == []
 
 
@@ -113,7 +105,7 @@ def test_a_current_that_is_gone_once_is_not_gone_and_one_that_is_back_is_back() 
     assert amperes(run, 0.0, 0.0, 72.0) == [70.0, 0.0, 72.0]
     run.then(300, motor_current=0.0)
     run.then(300, motor_current=0.0)
-    run = restarted(run)
+    run = run.restarted()
     assert amperes(run, 71.0) == [71.0]
 
 

@@ -252,19 +252,12 @@ def eased_run(step_s: float = 60, tree: Tree | None = None) -> Run:
     return run
 
 
-def again_from_its_snapshot(run: Run) -> Run:
-    after = Run(tree=run.diagnostician._tree, step_s=run.step_s)
-    after.at_s = run.at_s
-    after.diagnostician.restore("W", run.diagnostician.snapshot("W"))
-    return after
-
-
 def under_a_tree_in_another_order(run: Run) -> Run:
     assert not list(run.diagnostician.adopt(eased_tree("data"), lambda _: SETTINGS))
     return run
 
 
-@pytest.mark.parametrize("meanwhile", [lambda run: run, again_from_its_snapshot, under_a_tree_in_another_order])
+@pytest.mark.parametrize("meanwhile", [lambda run: run, Run.restarted, under_a_tree_in_another_order])
 def test_what_lost_production_grew_milder_to_is_told_when_it_stays_so(meanwhile: Callable[[Run], Run]) -> None:
     run = eased_run()
     assert told(run.then(600, **HOT, **SLOW)) == ["raised DEADHEAD high"]
@@ -295,7 +288,7 @@ def test_what_came_back_after_its_time_stands_four_times_as_long(
         run.then(quiet * 86_400)
     assert told(run.events) == ["raised DEADHEAD high", "cleared DEADHEAD high returned"] * 2
     assert [event.recurring for event in run.then(1200, **HOT)] == [True]
-    run = again_from_its_snapshot(run) if restart else run
+    run = run.restarted() if restart else run
     assert not run.then((days - 0.2) * 86_400)
     assert told(run.then(0.4 * 86_400)) == ["cleared DEADHEAD high returned"]
 
